@@ -1,0 +1,59 @@
+# Works on a machine that has only Python 3.11 or newer with pip and venv.
+# PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
+AREAS := smoke threads runs streaming
+
+.PHONY: dev test unit simulation fuzz chaos conformance lint types format clean
+
+dev: $(READY)
+	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
+
+test: unit simulation fuzz conformance
+
+unit: $(READY)
+	$(BIN)/pytest -n auto --maxprocesses 4
+
+# 10,000 schedules of the queue, over a fake clock.
+simulation: $(READY)
+	$(BIN)/pytest tests/simulation/test_queue.py tests/simulation/test_log.py
+
+fuzz: $(READY)
+	$(BIN)/pytest tests/fuzz
+
+# Servers that are killed at every step; CHAOS_SECONDS=60 plays all of it.
+chaos: $(READY)
+	$(BIN)/pytest tests/chaos
+
+# Each server gets a fresh database below one temporary folder, which goes away at the end.
+# known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.
+conformance: $(READY)
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; touch "$$tmp/known"; \
+	known=tests/conformance/known_beyond.txt; test ! -f $$known || \
+	  sed -n 's/^[^#[:space:]].*/--deselect=&/p' $$known > "$$tmp/known"; \
+	TMPDIR=$$tmp $(BIN)/pytest -c tests/conformance/pytest.ini $(AREAS:%=tests/conformance/%) \
+	  --server-cmd "$(SERVER)" "@$$tmp/known" $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache dist
+
+# uv lives inside .venv and fills it with what uv.lock says; only a change of these files does
+# it again.
+$(READY): pyproject.toml uv.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv sync --frozen --inexact --python $(BIN)/python
+	touch $(READY)
