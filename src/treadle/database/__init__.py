@@ -1,0 +1,113 @@
+"""The one door to the database: what SQLite implements here and PostgreSQL in its turn.
+
+SQL is written once, with named parameters (``:thread_id``), in the portable part that both
+engines share: UPSERT, RETURNING, common table expressions. What differs comes from
+``Database.dialect``. Types: ids are canonical UUID text, times are whole microseconds, JSON
+columns are read and written as JSON text, and rows answer to ``row["column"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+Params = Mapping[str, Any]
+NO_PARAMS: Params = {}
+
+
+class Transaction(Protocol):
+    """What a transaction's body may do. Its changes are seen by what it reads next."""
+
+    async def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
+        """Run one statement; how many rows it changed."""
+        ...
+
+    async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
+        """Run one statement for each of ``rows``."""
+        ...
+
+    async def fetch_one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        """The first row of a query, or of a statement with RETURNING."""
+        ...
+
+    async def fetch_all(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
+        """All rows of a query, or of a statement with RETURNING."""
+        ...
+
+
+Body = Callable[[Transaction], Awaitable[T]]
+
+
+class Dialect(Protocol):
+    """The fragments of SQL in which engines differ."""
+
+    def json_contains(self, column: str, value: Any, prefix: str) -> tuple[str, dict[str, Any]]:
+        """A condition: the JSON of ``column`` contains ``value``, as JSONB's ``@>`` has it.
+
+        Objects match by containment, arrays when every given element occurs, scalars by
+        equality and type. ``column`` is a table (or alias) and column, ``threads.metadata``.
+        Parameters of the condition are named with ``prefix``.
+        """
+        ...
+
+    def any_of(self, column: str, values: Sequence[Any], prefix: str) -> tuple[str, dict[str, Any]]:
+        """A condition: ``column`` equals one of ``values``."""
+        ...
+
+
+class Database(Protocol):
+    """A database: reads see what was committed, writes are whole and in order."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date. Raises ``StartupError`` if it can't."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is waiting, then let go of the database."""
+        ...
+
+    async def read_one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        """The first row of a query that an index answers."""
+        ...
+
+    async def read_all(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
+        """All rows of a query that an index answers, and that are few."""
+        ...
+
+    async def scan(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
+        """All rows of a query that may visit much; it never holds up the event loop."""
+        ...
+
+    async def write(self, body: Body[T]) -> T:
+        """Run ``body`` in one transaction; when this returns, its changes are durable.
+
+        Transactions of one process take effect in the order in which they were handed in. A
+        body that raises changes nothing, and the exception comes out here. A body awaits
+        nothing but its transaction, and may be run on another thread.
+        """
+        ...
+
+    def write_soon(self, body: Body[object], on_error: Callable[[Exception], None]) -> None:
+        """Hand in a body that nobody waits for: committed within ``LINGER_SECONDS``.
+
+        It takes its place in the order of all writes, and is committed with the next one that
+        somebody waits for. ``on_error`` hears, on the event loop, of a body that raised.
+        """
+        ...
+
+    def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:
+        """Run one statement from another thread, on a connection of that thread's own.
+
+        It needs neither the event loop nor its turn: a heartbeat goes through while the loop is
+        blocked. Returns how many rows were changed.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return once everything handed in so far is durable."""
+        ...

@@ -1,0 +1,59 @@
+"""The errors that rooms raise and clients read.
+
+    TreadleError            every error that Treadle raises on purpose
+    ├── RequestError        a request that is answered with a 4xx and ``{"detail": message}``
+    │   ├── Refused         400: well formed, but it cannot be done
+    │   ├── Forbidden       403: the caller may not do this
+    │   ├── NotFound        404: no such thing, or none that the caller may see
+    │   ├── Conflict        409: at odds with what is there now
+    │   ├── Gone            410: it was there, and is no more
+    │   ├── TooLarge        413: a body beyond the limit
+    │   └── Invalid         422: a field or parameter that is not what it has to be
+    └── StartupError        the server cannot start; the message says what to mend
+
+A message names the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+
+class TreadleError(Exception):
+    """An error that Treadle raises on purpose; ``str(error)`` is meant for people."""
+
+
+class RequestError(TreadleError):
+    """A request that is answered with ``status`` and ``{"detail": str(error)}``."""
+
+    status = 400
+
+
+class Refused(RequestError):
+    status = 400
+
+
+class Forbidden(RequestError):
+    status = 403
+
+
+class NotFound(RequestError):
+    status = 404
+
+
+class Conflict(RequestError):
+    status = 409
+
+
+class Gone(RequestError):
+    status = 410
+
+
+class TooLarge(RequestError):
+    status = 413
+
+
+class Invalid(RequestError):
+    status = 422
+
+
+class StartupError(TreadleError):
+    """The server cannot start; the message says what is wrong and what to do."""
