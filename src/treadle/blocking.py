@@ -1,0 +1,86 @@
+"""A watch over the event loop: it tells of code that blocks it, and where that code stands."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import Any
+
+import structlog
+
+logger = structlog.get_logger("treadle.blocking")
+
+PATIENCE_SECONDS = 1.0
+PAUSE_SECONDS = 0.5
+FRAMES = 6
+
+
+class LoopWatch:
+    """Warns, once for each place, when the running event loop stands still.
+
+    A node that blocks (``time.sleep``, ``requests``, a long computation in ``async def``) holds
+    up every other run and request. The lag is measured from a thread outside; after
+    ``PATIENCE_SECONDS`` the warning names the file and line, the graph and the node.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._stopped = threading.Event()
+        self._turned = threading.Event()
+        self._told: set[tuple[str, int]] = set()
+        self._thread = threading.Thread(target=self._watch, name="treadle-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(PAUSE_SECONDS):
+            self._turned.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._turned.set)
+            except RuntimeError:  # the loop is closed
+                return
+            if not self._turned.wait(PATIENCE_SECONDS):
+                self._warn()
+                self._turned.wait()
+
+    def _warn(self) -> None:
+        frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
+        if frame is None:
+            return
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        if place in self._told:
+            return
+        self._told.add(place)
+        graph, node = running_node(frame)
+        logger.warning(
+            f"the event loop was blocked for more than {PATIENCE_SECONDS:g} s: use async calls,"
+            " asyncio.to_thread, a plain def node, or BG_JOB_ISOLATED_LOOPS=true"
+            " (--allow-blocking silences this)",
+            file=place[0],
+            line=place[1],
+            graph=graph,
+            node=node,
+            stack="".join(traceback.format_list(traceback.extract_stack(frame)[-FRAMES:])),
+        )
+
+
+def running_node(frame: FrameType | None) -> tuple[str | None, str | None]:
+    """The graph and the node on whose behalf a frame runs.
+
+    langgraph calls a node from frames whose local ``config`` names both.
+    """
+    while frame is not None:
+        config: Any = frame.f_locals.get("config")
+        metadata: Any = config.get("metadata") if isinstance(config, dict) else None
+        if isinstance(metadata, dict) and "langgraph_node" in metadata:
+            return metadata.get("graph_id"), metadata["langgraph_node"]
+        frame = frame.f_back
+    return None, None

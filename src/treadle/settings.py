@@ -1,0 +1,169 @@
+"""The environment variables that Treadle obeys, read once into one frozen struct."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+
+from treadle.config import check_mount_prefix
+from treadle.errors import StartupError
+
+LONGEST_GRACE_SECS = 3600
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+STATE_FOLDER = ".treadle"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the server runs. Each field but the last is an environment variable (``VARIABLES``)."""
+
+    n_jobs_per_worker: int = 256
+    """Runs at a time. An async run that waits for a model costs next to nothing, so the
+    default is high; lower it for graphs that compute."""
+    bg_job_timeout_secs: float = 3600
+    bg_job_max_retries: int = 3
+    """How often a run is executed at most, if its worker is lost each time."""
+    bg_job_isolated_loops: bool = False
+    """Run graphs on event loops apart from the server's, so that they may block theirs."""
+    shutdown_grace_secs: float = 30
+    database_uri: str | None = None
+    """``sqlite:///path``; None is ``.treadle/treadle.db`` beside the config."""
+    sqlite_synchronous: Literal["normal", "full"] = "normal"
+    """``normal``: a commit survives the process; ``full``: it survives a power cut too."""
+    log_level: str = "INFO"
+    log_json: bool = False
+    log_color: bool | None = None
+    """None: colours when stderr is a terminal."""
+    cors_allow_origins: tuple[str, ...] = ("*",)
+    mount_prefix: str = ""
+    max_body_bytes: int = 300 * 1024 * 1024
+    resumable_stream_ttl_secs: float = 120
+    """The events of a resumable run are kept while it goes on, and for so long after its end."""
+    events_max_bytes_per_thread: int = 64 * 1024 * 1024
+    """Of a thread whose kept events take more, the oldest go at the next sweep."""
+    allow_blocking: bool = False
+    """Keep silent about code that blocks the event loop (``--allow-blocking``)."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that ``environ`` gives; an empty variable counts as not set.
+
+        Raises ``StartupError`` naming the variable, its value and what is allowed.
+        """
+        values: dict[str, Any] = {}
+        for name, (field, parse) in VARIABLES.items():
+            if text := environ.get(name, "").strip():
+                try:
+                    values[field] = parse(text)
+                except ValueError as error:
+                    raise StartupError(f'{name} is "{text}": it has to be {error}.') from None
+        return cls(**values)
+
+    def database_path(self, folder: Path) -> Path:
+        """The SQLite file. A relative path counts from ``folder``, the config's own."""
+        if self.database_uri is None:
+            return folder / STATE_FOLDER / "treadle.db"
+        return folder / self.database_uri.removeprefix("sqlite:///")
+
+
+def make_state_folder(database: Path) -> None:
+    """Make the folder of ``database`` if need be; a ``.treadle`` hides itself from git.
+
+    Raises ``StartupError`` if that cannot be done.
+    """
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        if database.parent.name == STATE_FOLDER:
+            ignore = database.parent / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+    except OSError as error:
+        raise StartupError(
+            f"The folder {database.parent} for the database cannot be made or written to "
+            f"({error.strerror}). Name another place with --db PATH or DATABASE_URI."
+        ) from None
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("true or false")
+    return words[text.lower()]
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < least:
+            raise ValueError(f"a whole number, {least} or more")
+        return int(text)
+
+    return parse
+
+
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d+(\.\d+)?", text) or not least <= float(text) <= most:
+            limit = f" to {most:g}" if most < float("inf") else " or more"
+            raise ValueError(f"a number of seconds, {least:g}{limit}")
+        return float(text)
+
+    return parse
+
+
+def _one_of(*allowed: str, fold: Callable[[str], str] = str.lower) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if fold(text) not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return fold(text)
+
+    return parse
+
+
+def _log_level(text: str) -> str:
+    level = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(text.upper(), text)
+    return _one_of(*LOG_LEVELS, fold=str.upper)(level)
+
+
+def parse_database_uri(text: str) -> str:
+    if re.match(r"(postgres|postgresql)(\+\w+)?:", text):
+        raise ValueError(
+            "sqlite:///path/to/file.db; PostgreSQL comes with a later release of Treadle"
+        )
+    if not re.match(r"sqlite:///.", text) or text.endswith("/"):
+        raise ValueError(
+            "sqlite:///path/to/file.db (four slashes for an absolute path); other databases are "
+            "not supported"
+        )
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(origin for part in text.split(",") if (origin := part.strip()))
+
+
+def _prefix(text: str) -> str:
+    return check_mount_prefix(text, "MOUNT_PREFIX")
+
+
+VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "N_JOBS_PER_WORKER": ("n_jobs_per_worker", _whole(1)),
+    "BG_JOB_ISOLATED_LOOPS": ("bg_job_isolated_loops", _boolean),
+    "BG_JOB_MAX_RETRIES": ("bg_job_max_retries", _whole(1)),
+    "BG_JOB_TIMEOUT_SECS": ("bg_job_timeout_secs", _seconds(0.001, float("inf"))),
+    "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": ("shutdown_grace_secs", _seconds(0, LONGEST_GRACE_SECS)),
+    "DATABASE_URI": ("database_uri", parse_database_uri),
+    "TREADLE_SQLITE_SYNCHRONOUS": ("sqlite_synchronous", _one_of("normal", "full")),
+    "LOG_LEVEL": ("log_level", _log_level),
+    "LOG_JSON": ("log_json", _boolean),
+    "LOG_COLOR": ("log_color", _boolean),
+    "CORS_ALLOW_ORIGINS": ("cors_allow_origins", _origins),
+    "MOUNT_PREFIX": ("mount_prefix", _prefix),
+    "MAX_BODY_BYTES": ("max_body_bytes", _whole(1)),
+    "RESUMABLE_STREAM_TTL_SECONDS": ("resumable_stream_ttl_secs", _seconds(0, float("inf"))),
+    "TREADLE_EVENTS_MAX_BYTES_PER_THREAD": ("events_max_bytes_per_thread", _whole(1)),
+}
+"""Each variable with its field and the function that reads it."""
