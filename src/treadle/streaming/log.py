@@ -1,0 +1,366 @@
+"""The event log: what happened on a thread, in one order, for any number of readers.
+
+Every event of a thread is an ``Entry`` with an id that only grows, across runs and restarts. It
+is encoded once; all readers share its bytes. The log knows nothing of protocols: an entry has a
+``kind`` and a ``name`` that mean something to those who write and read it. Entries with ``keep``
+are persisted for replay; the others live only until every reader has passed them, so that a run
+that nobody watches keeps nothing in memory.
+
+Invariant: an entry is in memory from its append until each reader that was there at that time
+has taken it, or has fallen ``READER_LIMIT_BYTES`` behind and was cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from treadle.database import Database, Transaction
+from treadle.streaming import queries
+
+logger = structlog.get_logger("treadle.streaming")
+
+COUNTER_BITS = 20
+BURST_SECONDS = 0.005
+TRIM_BYTES = 2**20
+READER_LIMIT_BYTES = 64 * 2**20
+REPLAY_PAGE = 1000
+
+
+class Entry:
+    """One event of a thread. ``payload`` is for readers in this process, and never kept."""
+
+    __slots__ = ("_frame", "_frame_with_id", "data", "id", "kind", "name", "payload", "run_id")
+
+    def __init__(
+        self, id: int, run_id: str, kind: str, name: str, data: bytes, payload: Any = None
+    ) -> None:
+        self.id, self.run_id, self.kind, self.name, self.data = id, run_id, kind, name, data
+        self.payload = payload
+        self._frame: bytes | None = None
+        self._frame_with_id: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The entry as a server-sent event without an id."""
+        if self._frame is None:
+            self._frame = b"event: %b\r\ndata: %b\r\n\r\n" % (self.name.encode(), self.data)
+        return self._frame
+
+    @property
+    def frame_with_id(self) -> bytes:
+        """The entry as a server-sent event with its id."""
+        if self._frame_with_id is None:
+            self._frame_with_id = b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (
+                self.name.encode(),
+                self.data,
+                id_text(self.id).encode(),
+            )
+        return self._frame_with_id
+
+
+def id_text(id: int) -> str:
+    """An event id as clients see it: ``{unix milliseconds}-{counter}``."""
+    return f"{id >> COUNTER_BITS}-{id & ((1 << COUNTER_BITS) - 1)}"
+
+
+def parse_id_text(text: str) -> int | None:
+    """The inverse of ``id_text``; None if ``text`` is no id. The counter may be left out."""
+    milliseconds, dash, counter = text.partition("-")
+    if not (milliseconds.isascii() and milliseconds.isdigit()) or len(milliseconds) > 13:
+        return None
+    if dash and not (counter.isascii() and counter.isdigit() and len(counter) <= 7):
+        return None
+    return (int(milliseconds) << COUNTER_BITS) + min(int(counter or 0), (1 << COUNTER_BITS) - 1)
+
+
+class Reader:
+    """A place in a thread's log. Register first, then look at the database: nothing is missed."""
+
+    __slots__ = ("_bytes", "_log", "_position", "_waiter", "closed", "cut_off", "start_id",
+                 "watches")  # fmt: skip
+
+    def __init__(self, log: ThreadLog, watches: bool) -> None:
+        self._log = log
+        self.watches = watches
+        self._position = log.end
+        self._bytes = log.appended_bytes
+        self._waiter: asyncio.Future[None] | None = None
+        self.start_id = log.last_id
+        self.cut_off = False
+        self.closed = False
+
+    async def next(self, timeout: float) -> Sequence[Entry] | None:
+        """What has come since the last call; waits for at least one entry.
+
+        Returns an empty list after ``timeout`` seconds without any, and None once this reader
+        has been ``cut_off`` because it fell too far behind, or ``closed`` because the server
+        stops.
+        """
+        if self._position == self._log.end and not (self.cut_off or self.closed):
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = loop.call_later(timeout, _release, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if self.cut_off or self.closed:
+            return None
+        taken = self._log.since(self._position)
+        self._position = self._log.end
+        size, self._bytes = self.lag_bytes, self._log.appended_bytes
+        if size > TRIM_BYTES:
+            self._log.trim()
+        return taken
+
+    def wake(self) -> None:
+        """Let ``next`` look again."""
+        if self._waiter is not None:
+            _release(self._waiter)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def lag_bytes(self) -> int:
+        return self._log.appended_bytes - self._bytes
+
+    def close(self) -> None:
+        """Leave the log. Harmless when repeated."""
+        self._log.leave(self)
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class ThreadLog:
+    """The entries of one thread that somebody still has to read."""
+
+    def __init__(self, hub: EventHub, thread_id: str, last_id: int) -> None:
+        self.thread_id = thread_id
+        self.last_id = last_id
+        self.appended_bytes = 0
+        self._hub = hub
+        self._entries: list[Entry] = []
+        self._base = 0
+        self._readers: set[Reader] = set()
+        self._writers = 0
+        self.watched = 0
+        """How many readers want the events of runs, and not only their ends."""
+        self._wake: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._woken_at = 0.0
+
+    @property
+    def end(self) -> int:
+        return self._base + len(self._entries)
+
+    def since(self, position: int) -> Sequence[Entry]:
+        return self._entries[position - self._base :]
+
+    def append(
+        self,
+        run_id: str,
+        kind: str,
+        name: str,
+        data: bytes,
+        *,
+        keep: bool = False,
+        attempt: int = 0,
+        last: bool = False,
+        payload: Any = None,
+    ) -> Entry:
+        """Add an event, wake the readers, and return it. Call on the event loop only.
+
+        What is to be ``keep``t is refused once the run has moved on from ``attempt`` or is no
+        more; 0 is no attempt. ``last``: readers wait for this one, so they are woken at once
+        even in a burst.
+        """
+        entry = self.entry(run_id, kind, name, data, payload)
+        if keep:
+            self._hub.keep(self.thread_id, entry, attempt)
+        self.publish(entry, last)
+        return entry
+
+    def entry(self, run_id: str, kind: str, name: str, data: bytes, payload: Any = None) -> Entry:
+        """The next event, which nobody hears of before it is published."""
+        self.last_id = max(self.last_id + 1, time.time_ns() // 1_000_000 << COUNTER_BITS)
+        return Entry(self.last_id, run_id, kind, name, data, payload)
+
+    def publish(self, entry: Entry, last: bool = False) -> None:
+        """Let the readers have an event; see ``append``."""
+        if self._readers:
+            self._entries.append(entry)
+            self.appended_bytes += len(entry.data) + len(entry.name)
+            if self._wake is None or last:
+                self._schedule_wake(last)
+
+    def _schedule_wake(self, at_once: bool) -> None:
+        """At once after a pause; in a burst, several entries at a time."""
+        loop = asyncio.get_running_loop()
+        pause = loop.time() - self._woken_at
+        if self._wake is not None:
+            self._wake.cancel()
+        if at_once or pause >= BURST_SECONDS:
+            self._wake = loop.call_soon(self._wake_readers)
+        else:
+            self._wake = loop.call_later(BURST_SECONDS - pause, self._wake_readers)
+
+    def _wake_readers(self) -> None:
+        self._wake = None
+        self._woken_at = asyncio.get_running_loop().time()
+        for reader in self._readers:
+            if reader.lag_bytes > READER_LIMIT_BYTES:
+                reader.cut_off = True
+            reader.wake()
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget what every reader has passed."""
+        positions = [reader.position for reader in self._readers if not reader.cut_off]
+        passed = min(positions, default=self.end) - self._base
+        if passed == len(self._entries):
+            self._entries.clear()
+        elif passed > 256:
+            del self._entries[:passed]
+        else:
+            return
+        self._base += passed
+
+    def read(self, watches: bool = True) -> Reader:
+        """A reader of what is appended from now on. Close it when done.
+
+        One that ``watches`` nothing but the ends of runs spares a run the encoding of events.
+        """
+        reader = Reader(self, watches)
+        self._readers.add(reader)
+        self.watched += watches
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+            self.watched -= reader.watches
+        self.trim()
+        self._drop_if_idle()
+
+    def close(self) -> None:
+        """Let all readers end: the server stops."""
+        for reader in self._readers:
+            reader.closed = True
+            reader.wake()
+
+    def hold(self) -> None:
+        """A run begins to write here: the log stays until ``release``."""
+        self._writers += 1
+
+    def release(self) -> None:
+        self._writers -= 1
+        self._drop_if_idle()
+
+    def _drop_if_idle(self) -> None:
+        if not self._readers and not self._writers:
+            self._hub.drop(self)
+
+
+class EventHub:
+    """The logs of all threads of this process, and the keeping of what may be replayed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._logs: dict[str, ThreadLog] = {}
+        self._floor = 0
+        self._unsaved: deque[dict[str, Any]] = deque()
+        self._save_due = False
+
+    async def open(self) -> None:
+        """Learn where ids have come to, so that they go on growing."""
+        row = await self.database.read_one(queries.LAST_EVENT_ID)
+        self._floor = (row["id"] if row else None) or 0
+
+    def log(self, thread_id: str) -> ThreadLog:
+        """The log of a thread, made when first asked for."""
+        log = self._logs.get(thread_id)
+        if log is None:
+            log = self._logs[thread_id] = ThreadLog(self, thread_id, self._floor)
+        return log
+
+    def current(self, thread_id: str) -> ThreadLog | None:
+        """The log of a thread, if anybody reads or writes it now."""
+        return self._logs.get(thread_id)
+
+    def close(self) -> None:
+        """End all streams; clients may reconnect to the next process."""
+        for log in list(self._logs.values()):
+            log.close()
+
+    def drop(self, log: ThreadLog) -> None:
+        self._floor = max(self._floor, log.last_id)
+        if self._logs.get(log.thread_id) is log:
+            del self._logs[log.thread_id]
+
+    def keep(self, thread_id: str, entry: Entry, attempt: int) -> None:
+        """Persist an entry with the next group commit."""
+        self._unsaved.append(_row(thread_id, entry, attempt))
+        if not self._save_due:
+            self._save_due = True
+            self.database.write_soon(self._save, _report)
+
+    async def keep_in(
+        self, transaction: Transaction, thread_id: str, entries: Sequence[Entry]
+    ) -> None:
+        """Persist entries in a transaction of the caller's, which has made sure of its attempt."""
+        rows = [_row(thread_id, entry, 0) for entry in entries]
+        await transaction.execute_many(queries.INSERT_EVENT, rows)
+
+    async def _save(self, transaction: Transaction) -> None:
+        self._save_due = False
+        rows: list[dict[str, Any]] = []
+        while self._unsaved:
+            rows.append(self._unsaved.popleft())
+        await transaction.execute_many(queries.INSERT_EVENT, rows)
+
+    async def replay(
+        self, thread_id: str, run_id: str | None, after: int, until: int
+    ) -> Sequence[Entry]:
+        """A page of kept entries with ``after < id <= until``, of one run or of all."""
+        await self.database.flush()
+        rows = await self.database.scan(
+            queries.REPLAY_RUN if run_id else queries.REPLAY_THREAD,
+            {
+                "thread_id": thread_id,
+                "run_id": run_id,
+                "after": after,
+                "until": until,
+                "limit": REPLAY_PAGE,
+            },
+        )
+        return [
+            Entry(row["id"], row["run_id"], row["kind"], row["name"], bytes(row["data"]))
+            for row in rows
+        ]
+
+
+def _row(thread_id: str, entry: Entry, attempt: int) -> dict[str, Any]:
+    return {
+        "thread_id": thread_id,
+        "id": entry.id,
+        "run_id": entry.run_id,
+        "kind": entry.kind,
+        "name": entry.name,
+        "data": entry.data,
+        "attempt": attempt,
+    }
+
+
+def _report(error: Exception) -> None:
+    logger.error("kept events could not be saved", error=repr(error))

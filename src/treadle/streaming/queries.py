@@ -1,0 +1,79 @@
+"""SQL of the kept events."""
+
+LAST_EVENT_ID = """
+SELECT max(id) AS id FROM (
+    SELECT max(id) AS id FROM events UNION ALL SELECT max(until_id) FROM trimmed_events) AS last
+"""
+
+INSERT_EVENT = """
+INSERT INTO events (thread_id, id, run_id, kind, name, data)
+SELECT :thread_id, :id, :run_id, :kind, :name, :data
+WHERE :attempt = 0 OR EXISTS (SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt)
+"""
+
+REPLAY_THREAD = """
+SELECT id, run_id, kind, name, data FROM events
+WHERE thread_id = :thread_id AND id > :after AND id <= :until ORDER BY id LIMIT :limit
+"""
+
+REPLAY_RUN = """
+SELECT id, run_id, kind, name, data FROM events
+WHERE thread_id = :thread_id AND run_id = :run_id AND id > :after AND id <= :until
+ORDER BY id LIMIT :limit
+"""
+
+# -- retention --------------------------------------------------------------------------------
+
+# A few look-ups in the index for each run that has events, however many these are. Events whose
+# run is no more go by their own age.
+OVER = """
+WITH RECURSIVE kept (run_id) AS (
+    SELECT min(run_id) FROM events
+    UNION ALL
+    SELECT (SELECT min(e.run_id) FROM events AS e WHERE e.run_id > kept.run_id)
+    FROM kept WHERE kept.run_id IS NOT NULL
+)
+SELECT kept.run_id, runs.run_id IS NOT NULL AS is_known, (
+    SELECT min(e.thread_id) FROM events AS e WHERE e.run_id = kept.run_id) AS thread_id
+FROM kept LEFT JOIN runs ON runs.run_id = kept.run_id
+WHERE kept.run_id IS NOT NULL AND (
+    (runs.run_id IS NULL AND EXISTS (
+        SELECT 1 FROM events AS e WHERE e.run_id = kept.run_id AND e.id <= :until))
+    OR (runs.status NOT IN ('pending', 'running') AND runs.updated_at <= :ended))
+"""
+
+OLDEST_OF_RUN = """
+SELECT thread_id, id, run_id, kind FROM events
+WHERE run_id = :run_id AND thread_id = :thread_id AND id <= :until ORDER BY id LIMIT :limit
+"""
+
+TOO_LARGE = """
+SELECT thread_id FROM events
+GROUP BY thread_id HAVING sum(length(data) + :row_bytes) > :max_bytes
+"""
+
+# The newest event that a thread has no more room for.
+CUT = """
+SELECT max(id) AS id FROM (
+    SELECT id, sum(length(data) + :row_bytes) OVER (ORDER BY id DESC) AS bytes
+    FROM events WHERE thread_id = :thread_id) AS summed
+WHERE bytes > :max_bytes
+"""
+
+OLDEST_OF_THREAD = """
+SELECT thread_id, id, run_id, kind FROM events
+WHERE thread_id = :thread_id AND id <= :until ORDER BY id LIMIT :limit
+"""
+
+DELETE_EVENT = "DELETE FROM events WHERE thread_id = :thread_id AND id = :id"
+
+MARK_TRIMMED = """
+INSERT INTO trimmed_events (thread_id, run_id, until_id)
+SELECT thread_id, :run_id, :until_id FROM threads WHERE thread_id = :thread_id
+ON CONFLICT (thread_id, run_id) DO UPDATE SET until_id = excluded.until_id
+WHERE excluded.until_id > trimmed_events.until_id
+"""
+
+TRIMMED_UNTIL = """
+SELECT until_id FROM trimmed_events WHERE thread_id = :thread_id AND run_id = :run_id
+"""
