@@ -1,0 +1,126 @@
+"""The rules of the store's API; the store itself is the one that graphs use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from langgraph.store.base import NOT_PROVIDED, BaseStore, InvalidNamespaceError, Item, SearchItem
+from msgspec import UNSET
+
+from treadle.auth import Caller, authorize
+from treadle.errors import Invalid, Refused
+from treadle.store.filters import check_filter
+from treadle.store.models import ItemDelete, ItemPut, ItemSearch, NamespaceSearch
+
+
+class StoreService:
+    """Items over a ``BaseStore``. The gate may narrow the namespace of what is asked."""
+
+    def __init__(self, store: BaseStore) -> None:
+        self._store = store
+
+    async def put(self, caller: Caller, given: ItemPut) -> None:
+        """Store an item in the place of what is there."""
+        if given.index is True:
+            raise Invalid("index is true, but it has to be false, null or a list of paths")
+        value: dict[str, Any] = {
+            "namespace": _labels(given.namespace),
+            "key": given.key,
+            "value": given.value,
+            "index": given.index,
+        }
+        await authorize(caller, "store", "put", value)
+        try:
+            await self._store.aput(
+                tuple(value["namespace"]),
+                value["key"],
+                value["value"],
+                index=value["index"],
+                ttl=NOT_PROVIDED if given.ttl is UNSET else given.ttl,
+            )
+        except InvalidNamespaceError as error:
+            raise Refused(str(error)) from None
+
+    async def get(
+        self, caller: Caller, namespace: str, key: str, refresh_ttl: bool | None
+    ) -> dict[str, Any] | None:
+        """An item, or None. ``namespace`` is its labels joined with dots."""
+        value: dict[str, Any] = {"namespace": _labels(namespace.split(".")), "key": key}
+        await authorize(caller, "store", "get", value)
+        item = await self._store.aget(
+            tuple(value["namespace"]), value["key"], refresh_ttl=refresh_ttl
+        )
+        return None if item is None else _wire(item)
+
+    async def delete(self, caller: Caller, given: ItemDelete) -> None:
+        """Delete an item; that it isn't there is fine."""
+        value: dict[str, Any] = {"namespace": _labels(given.namespace), "key": given.key}
+        await authorize(caller, "store", "delete", value)
+        await self._store.adelete(tuple(value["namespace"]), value["key"])
+
+    async def search(self, caller: Caller, wanted: ItemSearch) -> list[dict[str, Any]]:
+        """The items below a prefix that the filter lets through, latest update first."""
+        value: dict[str, Any] = {
+            "namespace": _labels(wanted.namespace_prefix or ()),
+            "filter": wanted.filter,
+            "limit": wanted.limit,
+            "offset": wanted.offset,
+            "query": wanted.query,
+        }
+        await authorize(caller, "store", "search", value)
+        try:
+            check_filter(value["filter"] or {})
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        found = await self._store.asearch(
+            tuple(value["namespace"]),
+            query=value["query"] or None,
+            filter=value["filter"],
+            limit=value["limit"],
+            offset=value["offset"],
+            refresh_ttl=wanted.refresh_ttl,
+        )
+        return [{**_wire(item), "score": item.score} for item in found]
+
+    async def namespaces(self, caller: Caller, wanted: NamespaceSearch) -> list[list[str]]:
+        """The namespaces that hold items, in order."""
+        value: dict[str, Any] = {
+            "namespace": _labels(() if wanted.prefix is UNSET else wanted.prefix),
+            "suffix": _labels(() if wanted.suffix is UNSET else wanted.suffix),
+            "max_depth": None if wanted.max_depth is UNSET else wanted.max_depth,
+            "limit": wanted.limit,
+            "offset": wanted.offset,
+        }
+        await authorize(caller, "store", "list_namespaces", value)
+        found = await self._store.alist_namespaces(
+            prefix=tuple(value["namespace"]) or None,
+            suffix=tuple(value["suffix"]) or None,
+            max_depth=value["max_depth"],
+            limit=value["limit"],
+            offset=value["offset"],
+        )
+        return [list(path) for path in found]
+
+
+def _labels(namespace: Sequence[str]) -> tuple[str, ...]:
+    """A namespace whose labels are fit to be joined with dots."""
+    for label in namespace:
+        if not label or "." in label:
+            raise Invalid(f"Namespace label '{label}' must be a non-empty string without periods")
+    return tuple(namespace)
+
+
+def _wire(item: Item | SearchItem) -> dict[str, Any]:
+    return {
+        "namespace": list(item.namespace),
+        "key": item.key,
+        "value": item.value,
+        "created_at": _time(item.created_at),
+        "updated_at": _time(item.updated_at),
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

@@ -1,0 +1,105 @@
+"""A saver for one state update: what is put into it is kept back until all of it can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    PendingWrite,
+)
+
+from treadle.checkpoints.rows import (
+    NewRow,
+    address,
+    checkpoint_id_of,
+    checkpoint_rows,
+    insert,
+    make_config,
+    write_rows,
+)
+from treadle.database import Transaction
+from treadle.serialization import loads
+
+
+class StagingSaver(BaseCheckpointSaver[Any]):
+    """Reads through to ``saver``, keeps back what is put, and writes it on ``write_in``.
+
+    All is serialized where it is put: what cannot be written fails there, and what is read
+    again is as it will be once it is written.
+    """
+
+    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+        super().__init__(serde=saver.serde)
+        self._saver = saver
+        self._latest: dict[str, str] = {}
+        self._read: dict[tuple[str, str], tuple[NewRow, tuple[str, bytes]]] = {}
+        self._pending: dict[tuple[str, str], list[PendingWrite]] = {}
+        self._checkpoints: list[NewRow] = []
+        self._values: list[NewRow] = []
+        self._writes: list[NewRow] = []
+
+    async def write_in(self, transaction: Transaction) -> None:
+        """Write what was kept back."""
+        await insert(transaction, self._checkpoints, self._values, self._writes)
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        return self._saver.get_next_version(current, channel)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        _, ns = address(config)
+        checkpoint_id = checkpoint_id_of(config) or self._latest.get(ns, "")
+        if (staged := self._read.get((ns, checkpoint_id))) is not None:
+            found = self._tuple(*staged)
+        else:
+            found = await self._saver.aget_tuple(config)
+        if found is None:
+            return None
+        added = self._pending.get((ns, found.checkpoint["id"]), [])
+        return found._replace(pending_writes=[*(found.pending_writes or []), *added])
+
+    def _tuple(self, row: NewRow, dumped: tuple[str, bytes]) -> CheckpointTuple:
+        thread_id, ns, parent = row["thread_id"], row["checkpoint_ns"], row["parent_checkpoint_id"]
+        return CheckpointTuple(
+            config=make_config(thread_id, ns, row["checkpoint_id"]),
+            checkpoint=self.serde.loads_typed(dumped),
+            metadata=loads(row["metadata"]),
+            parent_config=make_config(thread_id, ns, parent) if parent else None,
+            pending_writes=[],
+        )
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        row, values = checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)
+        self._checkpoints.append(row)
+        self._values.extend(values)
+        thread_id, ns = address(config)
+        self._latest[ns] = checkpoint["id"]
+        self._read[ns, checkpoint["id"]] = row, self.serde.dumps_typed(checkpoint)
+        return make_config(thread_id, ns, checkpoint["id"])
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        rows = write_rows(self.serde, config, writes, task_id, task_path, None)
+        self._writes.extend(rows)
+        _, ns = address(config)
+        self._pending.setdefault((ns, checkpoint_id_of(config) or ""), []).extend(
+            (task_id, row["channel"], self.serde.loads_typed((row["type"], row["value"])))
+            for row in rows
+        )
