@@ -1,0 +1,419 @@
+"""Driving one graph through one run: what it is given, what it streams, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.constants import END, START
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from treadle import __version__
+from treadle.auth import Caller
+from treadle.checkpoints.run_saver import RunSaver
+from treadle.database import Row, Transaction
+from treadle.errors import TreadleError
+from treadle.graphs.context import context_for
+from treadle.graphs.registry import Graph, bind
+from treadle.runs import queries
+from treadle.runs.merging import graph_command
+from treadle.runs.summary import Summary, summary_of
+from treadle.serialization import dump_text, dumps, loads
+from treadle.streaming.modes import Encoder, graph_modes
+from treadle.threads.snapshots import thread_values
+
+if TYPE_CHECKING:
+    from treadle.runs.rooms import Rooms
+
+INTERRUPT = "__interrupt__"
+NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
+"""The task under which langgraph keeps what a command wrote."""
+
+
+class RunMoved(TreadleError):
+    """The run no longer belongs to this attempt: it was deleted, or another worker has it."""
+
+
+class AttemptsExhausted(TreadleError):
+    """The worker was lost each time that it executed the run."""
+
+
+class UnknownInterruptError(TreadleError):
+    """A strict resume names an interrupt that is not open."""
+
+
+class Claim:
+    """A run that was claimed: its row, taken apart.
+
+    ``attempt`` fences off the writes of earlier claims; ``tries`` counts those of them whose
+    worker was lost, and this one.
+    """
+
+    __slots__ = (
+        "attempt", "graph_id", "kwargs", "resumable", "row", "run_id", "temporary", "thread_id",
+        "tries",
+    )  # fmt: skip
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.run_id: str = row["run_id"]
+        self.thread_id: str = row["thread_id"]
+        self.graph_id: str = row["graph_id"]
+        self.attempt: int = row["attempt"]
+        self.tries: int = row["tries"]
+        self.temporary = bool(row["temporary"])
+        self.kwargs: dict[str, Any] = loads(row["kwargs"])
+        self.resumable: bool = self.kwargs["resumable"]
+
+
+class Drive:
+    """One drive of a graph. ``run`` it once; then it tells how it went.
+
+    ``emit(name, data)`` gets each event; ``watched()`` says whether anybody reads them.
+    ``stopped`` is how the run was ended from outside, set before its task is cancelled: see
+    ``Execution.stop``. ``failure`` is what the graph failed with. ``summary`` is what it leaves
+    on its thread; None leaves the thread as it was. ``untouched``: the run was refused before
+    it did anything.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        rooms: Rooms,
+        emit: Callable[[str, bytes], None],
+        watched: Callable[[], bool],
+    ) -> None:
+        self.claim = claim
+        self.stopped: str | None = None
+        self.ending = False
+        self.failure: BaseException | None = None
+        self.summary: Summary | None = None
+        self.control = RunControl()
+        self.task: asyncio.Task[Any] | None = None
+        self._rooms, self._emit, self._watched = rooms, emit, watched
+        self._modes: list[str] = claim.kwargs["stream_mode"]
+        self._encoder = Encoder(self._modes)
+        self._always_encode = claim.resumable or "messages" in self._modes
+        self._graph: Graph | None = None
+        self._saver: RunSaver | None = None
+        self._output: Any = None
+        self._asked: list[Any] = []
+        self._paused = False
+        self.untouched = False
+
+    async def run(self) -> None:
+        """Drive the graph to its end, or to where it is stopped."""
+        self.task = asyncio.current_task()
+        try:
+            async with AsyncExitStack() as stack:
+                await self._run(stack)
+        except Exception as error:  # what a factory had opened could not be closed
+            self.failure = self.failure or error
+
+    async def _run(self, stack: AsyncExitStack) -> None:
+        try:
+            if self.stopped is not None:
+                raise asyncio.CancelledError
+            config = self._config()
+            if self._rooms.registry.static(self.claim.graph_id) is None:
+                self._check_tries()  # the factory may be what kills the workers
+            self._graph = await stack.enter_async_context(self._open(config))
+            self._check_tries()
+            await self._stream(self._graph, config)
+        except asyncio.CancelledError as error:
+            if self.stopped is None:
+                raise
+            cast("asyncio.Task[Any]", self.task).uncancel()
+            self.failure = error
+        except GraphDrained:
+            self.stopped = self.stopped or "hand_back"
+        except RunMoved:
+            self.stopped = self.stopped or "lose"
+        except (Exception, SystemExit) as error:
+            self.failure = error
+        self.ending = True
+        if self._graph is not None and self._saver is not None:
+            await self._settle(self._graph)
+
+    @property
+    def input_refused(self) -> bool:
+        """Whether the graph's state could not take the run's input, so that nothing ran.
+
+        The input must not stay on the thread: every later run would fail on it in turn.
+        """
+        if self.failure is None or self.stopped is not None or self._saver is None:
+            return False
+        if self._graph is None or START not in self._graph.nodes:
+            return False
+        last = self._saver.last_metadata or {}
+        return last.get("source") == "input" and last.get("run_id") == self.claim.run_id
+
+    def abandon(self, failure: BaseException) -> None:
+        """Take what was checkpointed for the end: the graph blocks, and is not waited for."""
+        self.ending, self.failure = True, failure
+        if self._saver is not None and self._graph is not None:
+            self.summary = self._quick_summary(self._graph)
+
+    def _check_tries(self) -> None:
+        if self.claim.tries > self._rooms.settings.bg_job_max_retries:
+            raise AttemptsExhausted(
+                f"The run was cut off {self.claim.tries - 1} times (its worker crashed or was"
+                " killed), and is not tried again (BG_JOB_MAX_RETRIES)"
+            )
+
+    async def _settle(self, graph: Graph) -> None:
+        """Make durable what was put, and see what state the thread is in now."""
+        if self.stopped in ("rollback", "delete", "lose"):
+            return
+        try:
+            await cast("RunSaver", self._saver).settle()
+            if self.stopped != "hand_back":
+                self.summary = await self._summarize(graph)
+        except RunMoved:
+            self.stopped = self.stopped or "lose"
+        except Exception as error:
+            self.failure = self.failure or error
+
+    @property
+    def output(self) -> Any:
+        """What those who wait are given: the last values, and the questions beside them."""
+        output = self._output
+        if output is None and self.summary is not None and self.summary.values is not None:
+            output = loads(self.summary.values)
+        if self._asked and (output is None or isinstance(output, dict)):
+            return {**(cast("dict[str, Any]", output) or {}), INTERRUPT: self._asked}
+        return output
+
+    # -- streaming -------------------------------------------------------------------------
+
+    async def _stream(self, graph: Graph, config: dict[str, Any]) -> None:
+        modes = {*graph_modes(self._modes), "values", "updates"}
+        subgraphs: bool = self.claim.kwargs["subgraphs"]
+        options: dict[str, Any] = {
+            "context": context_for(graph, self.claim.kwargs["context"], config["configurable"]),
+            "stream_mode": sorted(modes),
+            "subgraphs": subgraphs,
+            "output_keys": graph.output_channels,
+            "control": self.control,
+            "interrupt_before": self.claim.kwargs["interrupt_before"],
+            "interrupt_after": self.claim.kwargs["interrupt_after"],
+        }
+        if self._saver is not None:
+            options["durability"] = self.claim.kwargs["durability"]
+        last = await self._own_checkpoint()
+        if last is not None and await self._is_at_breakpoint(graph, last):
+            self._paused = True
+            return
+        graph_input = await self._input(graph, config, last)
+        parts = (
+            self._events(graph, graph_input, config, options)
+            if "events" in self._modes
+            else graph.astream(graph_input, cast("Any", config), **options)
+        )
+        async for part in cast("AsyncIterator[Any]", parts):
+            namespace, mode, payload = part if subgraphs else ((), *part)
+            if not namespace:
+                if mode == "values":
+                    self._see_values(payload)
+                elif mode == "updates" and INTERRUPT in payload:
+                    self._paused = True
+            if self._always_encode or self._watched():
+                for name, data in self._encoder.encode(namespace, mode, payload):
+                    self._emit(name, data)
+
+    def _see_values(self, payload: Any) -> None:
+        """Keep the output so far. The questions of one step come one by one."""
+        if isinstance(payload, dict) and INTERRUPT in payload:
+            values = cast("dict[str, Any]", payload)
+            self._asked += values[INTERRUPT]
+            payload = {key: value for key, value in values.items() if key != INTERRUPT}
+        self._output = payload
+
+    async def _events(
+        self, graph: Graph, graph_input: Any, config: dict[str, Any], options: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """LangChain's events of the run, sent as they come; yields what the graph streams."""
+        events = graph.astream_events(graph_input, cast("Any", config), version="v2", **options)
+        async for event in events:
+            if event["event"] == "on_chain_stream" and event["run_id"] == self.claim.run_id:
+                yield cast("Any", event["data"]).get("chunk")
+                continue
+            shown = dict(event)
+            if event["event"] == "on_chain_start" and event["run_id"] == self.claim.run_id:
+                shown["data"] = {**event["data"], "input": self.claim.kwargs["input"]}
+            self._emit("events", dumps(shown))
+
+    # -- what a graph is given -------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _open(self, config: dict[str, Any]) -> AsyncGenerator[Graph]:
+        """The graph, bound to this run's checkpointer and to the store."""
+        rooms = self._rooms
+        if not self.claim.temporary:
+            self._saver = RunSaver(
+                rooms.saver,
+                self.claim.thread_id,
+                sync=self.claim.kwargs["durability"] == "sync",
+                guard=self._guard,
+            )
+        graph = rooms.registry.static(self.claim.graph_id)
+        if graph is not None:
+            yield bind(graph, self._saver, rooms.store)
+            return
+        configurable = config["configurable"]
+        caller = Caller(
+            configurable["langgraph_auth_user_id"],
+            tuple(configurable["langgraph_auth_permissions"]),
+            configurable["langgraph_auth_user"],
+        )
+        async with rooms.registry.open(
+            self.claim.graph_id,
+            cast("Any", config),
+            access="threads.create_run",
+            store=rooms.store,
+            caller=caller,
+            context=self.claim.kwargs["context"],
+        ) as made:
+            yield bind(made, self._saver, rooms.store)
+
+    def _config(self) -> dict[str, Any]:
+        stored = self.claim.kwargs["config"]
+        return {
+            **stored,
+            "run_id": UUID(self.claim.run_id),
+            "configurable": {
+                key: value
+                for key, value in stored["configurable"].items()
+                if not key.startswith("__")
+            },
+            "metadata": {
+                **stored["metadata"],
+                "run_attempt": self.claim.tries,
+                "langgraph_api_version": __version__,
+                "langgraph_plan": "self_hosted",
+                "langgraph_host": "self-hosted",
+                "langgraph_api_url": self._rooms.url,
+                "run_id": self.claim.run_id,
+                "thread_id": self.claim.thread_id,
+                "graph_id": self.claim.graph_id,
+            },
+        }
+
+    async def _own_checkpoint(self) -> CheckpointTuple | None:
+        """The thread's latest checkpoint, if an earlier attempt of this run has made it."""
+        if self.claim.attempt == 1 or self._saver is None:
+            return None
+        latest = {"configurable": {"thread_id": self.claim.thread_id, "checkpoint_ns": ""}}
+        last = await self._saver.aget_tuple(cast("Any", latest))
+        own = last is not None and last.metadata.get("run_id") == self.claim.run_id
+        return last if own else None
+
+    async def _is_at_breakpoint(self, graph: Graph, last: CheckpointTuple) -> bool:
+        """Whether an earlier attempt had stopped there for good (interrupt_before or _after).
+
+        langgraph would take the next attempt, which has no input, as leave to go on.
+        """
+        checkpoint = last.checkpoint
+        passed: Any = checkpoint["versions_seen"].get(INTERRUPT, {})
+        if all(v <= passed.get(c, "") for c, v in checkpoint["channel_versions"].items()):
+            return False
+        for field, config in (
+            ("interrupt_before", last.config),
+            ("interrupt_after", last.parent_config),
+        ):
+            if (names := self.claim.kwargs[field]) and config is not None:
+                tasks = (await graph.aget_state(config)).tasks
+                if any(_stops_at(task.name, names) for task in tasks):
+                    return True
+        return False
+
+    async def _input(
+        self, graph: Graph, config: dict[str, Any], last: CheckpointTuple | None
+    ) -> Any:
+        """What the graph starts from; nothing if an earlier attempt left a checkpoint."""
+        if last is not None:
+            for key in ("checkpoint_id", "checkpoint_ns", "checkpoint_map"):
+                config["configurable"].pop(key, None)
+            return None
+        command: dict[str, Any] | None = self.claim.kwargs["command"]
+        if not command:
+            return self.claim.kwargs["input"]
+        if self._saver is None:
+            if command.get("resume") is not None:
+                raise ValueError("command.resume: a stateless run has nothing to resume")
+            return graph_command(command)
+        return await self._checked_command(graph, config, command)
+
+    async def _checked_command(
+        self, graph: Graph, config: dict[str, Any], command: dict[str, Any]
+    ) -> Any:
+        """The command as langgraph takes it, once the thread is known to have a use for it."""
+        assert self._saver is not None
+        resume = command.get("resume")
+        latest = await self._saver.aget_tuple(cast("Any", config))
+        if latest is None:
+            if resume is not None:
+                raise ValueError("command.resume: the thread has no checkpoint to resume from")
+            raise ValueError(
+                "command: the thread has no checkpoint yet; start it with input instead"
+            )
+        if any(task_id == NULL_TASK_ID for task_id, *_ in latest.pending_writes or ()):
+            await self._fold_updates(graph, config)
+        if isinstance(resume, dict) and (not resume or self.claim.kwargs.get("strict_resume")):
+            resume = cast("dict[str, Any]", resume)
+            snapshot = await graph.aget_state(cast("Any", config))
+            waiting = [interrupt.id for interrupt in snapshot.interrupts]
+            if not resume and len(waiting) == 1:
+                return graph_command({**command, "resume": {waiting[0]: {}}})
+            if unknown := [key for key in resume if key not in waiting]:
+                self.untouched = True
+                raise UnknownInterruptError(
+                    f"command.resume names {unknown[0]!r}; the open interrupts are {waiting}"
+                )
+        return graph_command(command)
+
+    async def _fold_updates(self, graph: Graph, config: dict[str, Any]) -> None:
+        """Make a checkpoint of what an earlier command wrote to a thread that had ended.
+
+        langgraph keeps the writes of both commands on one checkpoint, and a channel that takes
+        one value at a step could then never be read again.
+        """
+        snapshot = await graph.aget_state(cast("Any", config))
+        if not snapshot.next and "checkpoint_id" not in config["configurable"]:
+            await graph.aupdate_state(cast("Any", config), None, as_node=END)
+
+    async def _guard(self, transaction: Transaction) -> None:
+        owned = {"run_id": self.claim.run_id, "attempt": self.claim.attempt}
+        if await transaction.fetch_one(queries.OWNED, owned) is None:
+            raise RunMoved(f"run {self.claim.run_id} is no longer attempt {self.claim.attempt}")
+
+    # -- what it leaves --------------------------------------------------------------------
+
+    async def _summarize(self, graph: Graph) -> Summary | None:
+        """Status, values and interrupts of the thread, from what this run checkpointed."""
+        if self.untouched:
+            return None
+        quick = self._quick_summary(graph)
+        if quick is not None and (self.stopped is not None or not (self.failure or self._paused)):
+            return quick
+        latest = {"configurable": {"thread_id": self.claim.thread_id, "checkpoint_ns": ""}}
+        summary = summary_of(await graph.aget_state(cast("Any", latest)))
+        return summary if quick is None else summary._replace(values=quick.values)
+
+    def _quick_summary(self, graph: Graph) -> Summary | None:
+        """The summary of a thread on which nothing waits, without a read; None if it takes one."""
+        saver = self._saver
+        if saver is None or saver.last_checkpoint is None or saver.needs_replay:
+            return None
+        values = dump_text(thread_values(graph, saver.channel_values))
+        return Summary("idle" if self.stopped is None else "interrupted", values, "{}")
+
+
+def _stops_at(node: str, names: list[str] | str) -> bool:
+    """Whether a list of breakpoints has a node; "*" is every node that is the graph's own."""
+    return not node.startswith("__") if names == "*" else node in names

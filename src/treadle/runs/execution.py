@@ -1,0 +1,242 @@
+"""The execution of one claimed run: it is started, perhaps stopped, and its end is written once.
+
+Invariants: everything that is written for it (checkpoints, the end) is refused by the database
+once the run belongs to another attempt; the end's entry is appended to the thread's log after
+the end is durable, so whoever reads it finds the run and its thread settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from treadle.clock import now_us
+from treadle.database import Row, Transaction
+from treadle.runs import queries
+from treadle.runs.driving import Claim, Drive
+from treadle.runs.loops import LoopPool
+from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, Outcome
+from treadle.serialization import dump_text, dumps, error_object
+from treadle.streaming.log import Entry
+
+if TYPE_CHECKING:
+    from treadle.runs.rooms import Rooms
+
+CANCELLED = "UserInterrupt", "interrupt requested via POST /threads/{}/runs/{}/cancel"
+Error = dict[str, str] | None
+
+ABANDON_SECONDS = 0.1
+"""How long a stopped graph on a loop of its own may take to end, before it is left behind."""
+
+
+class Execution:
+    """One attempt at one run. ``thread_waits`` tells at the end whether more runs wait for it."""
+
+    def __init__(self, row: Row, rooms: Rooms) -> None:
+        self.claim = Claim(row)
+        self.thread_waits = False
+        self._rooms = rooms
+        self._log = rooms.events.log(self.claim.thread_id)
+        self._drive = Drive(self.claim, rooms, self._emit, lambda: self._log.watched > 0)
+        self._drive.stopped = row["stop"]
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # -- from outside ----------------------------------------------------------------------
+
+    def start(self, after: asyncio.Task[None] | None = None) -> asyncio.Task[None]:
+        """Begin, once ``after`` has ended; the task ends when the run's end is announced."""
+        self._log = self._rooms.events.log(self.claim.thread_id)
+        self._log.hold()
+        self._task = asyncio.create_task(self._perform(after), name=f"run {self.claim.run_id}")
+        self._task.add_done_callback(lambda _: self._log.release())
+        return self._task
+
+    def drain(self) -> None:
+        """Hand the run back at its next superstep boundary, to be gone on with elsewhere.
+
+        A stateless run has no checkpoint to go on from: it goes on here.
+        """
+        if not self.claim.temporary:
+            self._drive.control.request_drain()
+
+    def stop(self, how: str) -> None:
+        """End the run from outside: interrupt, rollback, delete, timeout, hand_back or lose.
+
+        The first call counts; nothing happens once the run is ending by itself. ``lose`` writes
+        nothing: the run is another worker's.
+        """
+        drive = self._drive
+        if drive.stopped is not None or drive.ending or self._task is None:
+            return
+        drive.stopped = how
+        if drive.task is None:
+            return  # it sees that when it begins: a task that is cancelled before never would
+        if self._rooms.loops is None:
+            self._task.cancel()
+        else:
+            drive.task.get_loop().call_soon_threadsafe(drive.task.cancel)
+            self._loop.call_later(ABANDON_SECONDS, self._abandon)
+
+    def _abandon(self) -> None:
+        """Leave a graph behind that blocks its loop: what it still writes is refused."""
+        if not self._drive.ending and self._task is not None:
+            self._task.cancel()
+
+    # -- the course of a run ---------------------------------------------------------------
+
+    async def _perform(self, after: asyncio.Task[None] | None) -> None:
+        claim = self.claim
+        if after is not None:
+            await asyncio.wait([after])
+        timer = self._loop.call_later(
+            self._rooms.settings.bg_job_timeout_secs, self.stop, "timeout"
+        )
+        try:
+            self._append("metadata", dumps({"run_id": claim.run_id, "attempt": claim.tries}))
+            if self._rooms.loops is None:
+                await self._drive.run()
+            else:
+                await self._drive_elsewhere(self._rooms.loops)
+            await self._end()
+        finally:
+            timer.cancel()
+
+    async def _drive_elsewhere(self, loops: LoopPool) -> None:
+        """Drive the graph on a loop of its own, so that it may block."""
+        driven = asyncio.wrap_future(loops.run(self._drive.run()))
+        try:
+            await asyncio.shield(driven)
+        except asyncio.CancelledError as error:
+            if self._drive.stopped is None:
+                raise
+            driven.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._drive.abandon(error)
+
+    def _emit(self, name: str, data: bytes) -> None:
+        """An event of the graph, from whichever loop it is driven on."""
+        if self._rooms.loops is None:
+            self._append(name, data)
+        else:
+            self._loop.call_soon_threadsafe(self._append, name, data)
+
+    def _append(self, name: str, data: bytes) -> None:
+        claim = self.claim
+        self._log.append(
+            claim.run_id, EVENT, name, data, keep=claim.resumable, attempt=claim.attempt
+        )
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        claim, stopped = self.claim, self._drive.stopped
+        if stopped == "lose":
+            return
+        if stopped == "hand_back":
+            await self._rooms.database.write(self._hand_back)
+            return
+        status, thread_status, error = self._verdict()
+        told = self._told_last(status, error)
+        thread = await self._rooms.database.write(
+            lambda transaction: self._write_end(transaction, status, thread_status, error, told)
+        )
+        if thread is None:
+            self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
+            return
+        self.thread_waits = thread["status"] == "busy"
+        for entry in told:
+            self._log.publish(entry, last=True)
+        if claim.kwargs["webhook"]:
+            self._rooms.webhooks.wake()
+
+    def _told_last(self, status: str, error: Error) -> list[Entry]:
+        """What the readers of the run hear at its end."""
+        run_id, outcome = self.claim.run_id, Outcome(status, self._drive.output, error)
+        failed = error is not None and status == "error"
+        told = [self._log.entry(run_id, EVENT, "error", dumps(error))] if failed else []
+        done = dumps({"status": "run_done", "run_id": run_id})
+        return [*told, self._log.entry(run_id, END, "metadata", done, outcome)]
+
+    async def _hand_back(self, transaction: Transaction) -> None:
+        params = {"run_id": self.claim.run_id, "attempt": self.claim.attempt}
+        await transaction.execute(queries.HAND_BACK, params)
+
+    async def _write_end(
+        self,
+        transaction: Transaction,
+        status: str,
+        thread_status: str,
+        error: Error,
+        told: Sequence[Entry],
+    ) -> Row | None:
+        """End the run and settle its thread; the thread's row, None if the run has moved on.
+
+        ``told`` is kept in the same transaction: no crash comes between an end and its event.
+        """
+        claim, summary = self.claim, self._drive.summary
+        now = now_us()
+        params = {
+            "run_id": claim.run_id,
+            "thread_id": claim.thread_id,
+            "attempt": claim.attempt,
+            "now": now,
+            "error": dump_text(error) if error else None,
+            "keep": summary is None,
+            "state_values": summary.values if summary else None,
+            "interrupts": summary.interrupts if summary else None,
+        }
+        if not await transaction.execute(queries.END_RUN, {**params, "status": status}):
+            return None
+        if claim.kwargs["webhook"]:
+            await self._put_webhook(transaction, status, error, now)
+        if claim.temporary:
+            gone = await self._rooms.delete_temporary(transaction, claim.thread_id, claim.run_id)
+            if gone:
+                return {"status": "gone"}
+            return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
+        if self._drive.stopped == "rollback":
+            await self._rooms.delete_run(transaction, claim.thread_id, claim.run_id)
+            return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
+        if claim.resumable:
+            await self._rooms.events.keep_in(transaction, claim.thread_id, told)
+        if self._drive.untouched:
+            return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
+        if self._drive.input_refused:
+            await self._rooms.delete_checkpoints(transaction, claim.run_id)
+        settled = {**params, "status": thread_status}
+        return await transaction.fetch_one(queries.THREAD_AFTER_RUN, settled)
+
+    async def _put_webhook(
+        self, transaction: Transaction, status: str, error: Error, ended_us: int
+    ) -> None:
+        drive = self._drive
+        if drive.stopped == "rollback":
+            status, values = "rollback", None
+        else:
+            values = drive.summary.values if drive.summary is not None else drive.output
+        await self._rooms.webhooks.put(
+            transaction,
+            self.claim.row,
+            self.claim.kwargs["webhook"],
+            status=status,
+            values=values,
+            error=error,
+            ended_us=ended_us,
+        )
+
+    def _verdict(self) -> tuple[str, str, Error]:
+        """The run's status, the thread's, and the error of both."""
+        claim, drive = self.claim, self._drive
+        if drive.stopped == "timeout":
+            seconds = self._rooms.settings.bg_job_timeout_secs
+            message = f"The run took longer than {seconds:g} s (BG_JOB_TIMEOUT_SECS)"
+            return "timeout", "error", {"error": "TimeoutError", "message": message}
+        if drive.stopped is not None:
+            kind, message = CANCELLED
+            text = message.format(claim.thread_id, claim.run_id)
+            return "interrupted", "interrupted", {"error": kind, "message": text}
+        if drive.failure is not None:
+            self._rooms.log_failure(claim, drive.failure)
+            return "error", "error", error_object(drive.failure)
+        return "success", drive.summary.status if drive.summary else "idle", None

@@ -1,0 +1,169 @@
+"""SQL of runs."""
+
+THREAD_FOR_RUN = """
+SELECT seq, metadata, config, status, interrupts FROM threads WHERE thread_id = :thread_id
+"""
+
+INSERT_RUN = """
+INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, status, created_at, updated_at,
+                  metadata, kwargs, multitask_strategy, temporary)
+VALUES (:run_id, :thread_id, :assistant_id, :graph_id, 'pending', :created_at, :updated_at,
+        :metadata, :kwargs, :multitask_strategy, :temporary)
+"""
+
+THREAD_TAKES_RUN = """
+UPDATE threads SET status = 'busy', metadata = :metadata, config = :config, updated_at = :now
+WHERE thread_id = :thread_id
+"""
+
+IN_FLIGHT = """
+SELECT run_id, status, temporary FROM runs
+WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq
+"""
+
+RUN = "SELECT * FROM runs WHERE run_id = :run_id AND thread_id = :thread_id"
+
+RUN_STATUS = """
+SELECT status, error, temporary FROM runs WHERE run_id = :run_id AND thread_id = :thread_id
+"""
+
+LIST_RUNS = """
+SELECT * FROM runs WHERE thread_id = :thread_id AND (:status IS NULL OR status = :status)
+ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset
+"""
+
+# The queue. A worker that has a lease may start a run once it is due, nothing runs on its thread,
+# and no run of the thread that is due earlier (or was accepted earlier for the same time) waits.
+CLAIM = """
+UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, started_at = :now,
+                updated_at = :now
+WHERE seq IN (
+    SELECT r.seq FROM runs AS r
+    WHERE r.status = 'pending' AND r.created_at <= :now
+      AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner)
+      AND NOT EXISTS (
+        SELECT 1 FROM runs AS o
+        WHERE o.thread_id = r.thread_id AND o.status = 'running')
+      AND NOT EXISTS (
+        SELECT 1 FROM runs AS o
+        WHERE o.thread_id = r.thread_id AND o.status = 'pending'
+          AND (o.created_at < r.created_at
+               OR (o.created_at = r.created_at AND o.seq < r.seq)))
+    ORDER BY r.created_at, r.seq LIMIT :limit)
+RETURNING seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, kwargs,
+          multitask_strategy, temporary, started_at, attempt,
+          attempt - handed_back AS tries, stop
+"""
+
+# Leases. A run is its owner's as long as the owner's lease lasts.
+TAKE_LEASE = """
+INSERT INTO workers (owner, lease_until) VALUES (:owner, :until)
+ON CONFLICT (owner) DO UPDATE SET lease_until = excluded.lease_until
+"""
+
+RENEW_LEASE = "UPDATE workers SET lease_until = :until WHERE owner = :owner"
+
+END_LEASE = "DELETE FROM workers WHERE owner = :owner"
+
+FORGET_LATE_WORKERS = "DELETE FROM workers WHERE lease_until <= :now AND owner <> :owner"
+
+LATE_WORKER = "SELECT 1 FROM workers WHERE lease_until <= :now AND owner <> :owner LIMIT 1"
+
+# A lease that ended before :now makes its worker late, and one that is not there.
+RUNNING = """
+SELECT runs.run_id, runs.owner, coalesce(workers.lease_until, 0) <= :now AS late
+FROM runs LEFT JOIN workers ON workers.owner = runs.owner WHERE runs.status = 'running'
+"""
+
+LIVE_WORKERS = "SELECT owner FROM workers WHERE lease_until > :now"
+
+TAKE_UP_RUN = """
+UPDATE runs SET status = 'pending', owner = NULL
+WHERE run_id = :run_id AND status = 'running'
+  AND (owner = :owner OR owner NOT IN (SELECT owner FROM workers))
+"""
+
+ANY_DUE = "SELECT 1 FROM runs WHERE status = 'pending' AND created_at <= :now LIMIT 1"
+
+HAND_BACK = """
+UPDATE runs SET status = 'pending', owner = NULL, handed_back = handed_back + 1
+WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+"""
+
+# Ending a run: refused (no row) once the run belongs to another attempt.
+END_RUN = """
+UPDATE runs SET status = :status, error = :error, updated_at = :now
+WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+"""
+
+OWNED = """
+SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+"""
+
+STOP_RUNNING = """
+UPDATE runs SET stop = :stop WHERE run_id = :run_id AND status = 'running' AND stop IS NULL
+"""
+
+END_PENDING = """
+UPDATE runs SET status = 'interrupted', updated_at = :now
+WHERE run_id = :run_id AND status = 'pending'
+"""
+
+_STATUS_UNLESS_BUSY = """CASE WHEN EXISTS (
+        SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id
+            AND runs.status IN ('pending', 'running')) THEN 'busy' ELSE """
+
+THREAD_AFTER_RUN = f"""
+UPDATE threads SET
+    status = {_STATUS_UNLESS_BUSY} :status END,
+    state_values = CASE WHEN :keep THEN state_values ELSE :state_values END,
+    interrupts = CASE WHEN :keep THEN coalesce(interrupts, '{{}}') ELSE :interrupts END,
+    error = :error, updated_at = :now, state_updated_at = :now
+WHERE thread_id = :thread_id RETURNING status
+"""
+
+THREAD_AS_BEFORE = f"""
+UPDATE threads SET
+    status = {_STATUS_UNLESS_BUSY}
+        CASE WHEN coalesce(interrupts, '{{}}') = '{{}}' THEN 'idle' ELSE 'interrupted' END END,
+    interrupts = coalesce(interrupts, '{{}}'), error = NULL,
+    updated_at = :now, state_updated_at = :now
+WHERE thread_id = :thread_id RETURNING status
+"""
+
+# A thread that nothing is in flight on any more goes back to what its last run left.
+SETTLE_THREAD = """
+UPDATE threads SET updated_at = :now, status = CASE
+    WHEN error IS NOT NULL THEN 'error'
+    WHEN coalesce(interrupts, '{}') <> '{}' THEN 'interrupted' ELSE 'idle' END
+WHERE thread_id = :thread_id AND status = 'busy' AND NOT EXISTS (
+    SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id
+        AND runs.status IN ('pending', 'running'))
+"""
+
+THREAD_OUTCOME = "SELECT state_values, interrupts, error FROM threads WHERE thread_id = :thread_id"
+
+DELETE_RUN = "DELETE FROM runs WHERE run_id = :run_id AND thread_id = :thread_id"
+DELETE_RUN_EVENTS = "DELETE FROM events WHERE run_id = :run_id"
+
+RUNS_BY_STATUS = """
+SELECT run_id, thread_id, status, temporary FROM runs
+WHERE status = :one OR status = :other ORDER BY created_at, seq
+"""
+
+THREAD_EXISTS = "SELECT 1 FROM threads WHERE thread_id = :thread_id"
+
+DELETE_THREAD = (
+    "DELETE FROM runs WHERE thread_id = :thread_id",
+    "DELETE FROM events WHERE thread_id = :thread_id",
+    "DELETE FROM threads WHERE thread_id = :thread_id",
+)
+
+PENDING_LATER = """
+SELECT DISTINCT created_at FROM runs WHERE status = 'pending' AND created_at > :now
+"""
+
+CHECKPOINT = """
+SELECT 1 FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    AND checkpoint_id = :checkpoint_id
+"""

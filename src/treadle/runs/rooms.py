@@ -1,0 +1,79 @@
+"""What runs stand on: the other rooms, put together once by the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from langgraph.store.base import BaseStore
+
+from treadle.checkpoints import upkeep
+from treadle.checkpoints.saver import Saver
+from treadle.database import Database, Transaction
+from treadle.graphs.registry import GraphRegistry
+from treadle.runs import queries
+from treadle.settings import Settings
+from treadle.streaming.log import EventHub
+
+if TYPE_CHECKING:
+    from treadle.runs.driving import Claim
+    from treadle.runs.loops import LoopPool
+    from treadle.webhooks.outbox import Webhooks
+
+logger = structlog.get_logger("treadle.runs")
+
+
+@dataclass
+class Rooms:
+    """The rooms that runs use. ``url`` is where this server answers; ``loops`` are
+    where graphs run, if not on the server's own."""
+
+    database: Database
+    registry: GraphRegistry
+    saver: Saver
+    store: BaseStore
+    events: EventHub
+    settings: Settings
+    webhooks: Webhooks
+    url: str | None = None
+    loops: LoopPool | None = None
+
+    async def delete_run(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
+        """Remove a run with its checkpoints and kept events."""
+        params = {"run_id": run_id, "thread_id": thread_id}
+        await transaction.execute(queries.DELETE_RUN, params)
+        await transaction.execute(queries.DELETE_RUN_EVENTS, params)
+        await self.delete_checkpoints(transaction, run_id)
+
+    async def delete_checkpoints(self, transaction: Transaction, run_id: str) -> None:
+        """Remove the checkpoints of a run."""
+        await upkeep.delete_runs(transaction, self.database.dialect, self.saver.serde, [run_id])
+
+    async def delete_temporary(self, transaction: Transaction, thread_id: str, run_id: str) -> bool:
+        """Remove a temporary run, and its thread unless another run is in flight there.
+
+        Whether the thread went too.
+        """
+        await self.delete_run(transaction, thread_id, run_id)
+        if await transaction.fetch_one(queries.IN_FLIGHT, {"thread_id": thread_id}) is not None:
+            return False
+        await self.delete_thread(transaction, thread_id)
+        return True
+
+    async def delete_thread(self, transaction: Transaction, thread_id: str) -> None:
+        """Remove a thread with everything on it."""
+        params = {"thread_id": thread_id}
+        for statement in queries.DELETE_THREAD:
+            await transaction.execute(statement, params)
+        await upkeep.delete_thread(transaction, thread_id)
+
+    def log_failure(self, claim: Claim, failure: BaseException) -> None:
+        logger.warning(
+            "run failed",
+            run_id=claim.run_id,
+            thread_id=claim.thread_id,
+            graph_id=claim.graph_id,
+            attempt=claim.attempt,
+            exc_info=failure,
+        )

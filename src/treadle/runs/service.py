@@ -1,0 +1,596 @@
+"""The rules of runs: creating, reading, cancelling, deleting. No HTTP, no dialect of SQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+from treadle.assistants.models import Assistant
+from treadle.auth import Caller, Filter, authorize
+from treadle.clock import SECOND_US, iso, now_us
+from treadle.database import Row, Transaction
+from treadle.errors import Conflict, NotFound
+from treadle.idempotency import IdempotencyKey, made_before
+from treadle.ids import new_id
+from treadle.runs import queries
+from treadle.runs.merging import (
+    check_command,
+    check_context,
+    check_nodes,
+    given,
+    run_kwargs,
+    run_metadata,
+    start_checkpoint,
+    thread_config,
+    unknown_checkpoint,
+)
+from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
+from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
+from treadle.runs.rooms import Rooms
+from treadle.runs.streams import replay
+from treadle.runs.worker import Worker
+from treadle.serialization import dump_text, dumps, fragment, loads
+from treadle.streaming.log import Entry, Reader
+
+BUSY = (
+    "Thread is already running a task. Wait for it to finish or choose a different multitask"
+    " strategy."
+)
+NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
+Json = dict[str, Any]
+Watch = Literal["nothing", "end", "events"]
+
+
+class Assistants(Protocol):
+    async def resolve(self, assistant_id: object, caller: Caller) -> Assistant: ...
+
+
+CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
+
+
+def run_json(row: Row) -> Json:
+    """A row of runs as answers show it."""
+    return {
+        "run_id": row["run_id"],
+        "thread_id": row["thread_id"],
+        "assistant_id": row["assistant_id"],
+        "created_at": iso(row["created_at"]),
+        "updated_at": iso(row["updated_at"]),
+        "status": row["status"],
+        "metadata": fragment(row["metadata"]),
+        "kwargs": fragment(row["kwargs"]),
+        "multitask_strategy": row["multitask_strategy"],
+        "langsmith_session_name": None,
+    }
+
+
+class Created:
+    """A run that was accepted, and a reader of its thread's log.
+
+    The reader is from before the run began, but for a run that an earlier request with the same
+    idempotency key made; ``ended`` is the row of such a run that has ended already.
+    """
+
+    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
+                 "thread_id")  # fmt: skip
+
+    def __init__(
+        self,
+        json: Json,
+        stateless: bool,
+        resumable: bool,
+        reader: Reader | None,
+        *,
+        repeated: bool = False,
+        ended: Row | None = None,
+    ) -> None:
+        self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
+        self.repeated, self.ended = repeated, ended
+        self.run_id: str = json["run_id"]
+        self.thread_id: str = json["thread_id"]
+
+
+class _Displaced:
+    """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
+
+    def __init__(self) -> None:
+        self.running: list[tuple[str, CancelAction]] = []
+        self.pending: list[tuple[str, str, Outcome | None]] = []
+
+
+class RunService:
+    """Runs over the rooms. ``create_thread`` makes a thread within a transaction."""
+
+    def __init__(
+        self, rooms: Rooms, worker: Worker, assistants: Assistants, create_thread: CreateThread
+    ) -> None:
+        self._rooms, self._worker, self._assistants = rooms, worker, assistants
+        self._create_thread = create_thread
+        self._database = rooms.database
+
+    # -- creating --------------------------------------------------------------------------
+
+    async def create(
+        self,
+        caller: Caller,
+        request_id: str,
+        thread_id: str | None,
+        body: RunCreate,
+        watch: Watch = "nothing",
+        key: IdempotencyKey | None = None,
+    ) -> Created:
+        """Accept a run: on a thread, or on one of its own if ``thread_id`` is None."""
+        [created] = await self.create_many(caller, request_id, thread_id, [body], watch, key)
+        return created
+
+    async def create_many(
+        self,
+        caller: Caller,
+        request_id: str,
+        thread_id: str | None,
+        bodies: Sequence[RunCreate],
+        watch: Watch = "nothing",
+        key: IdempotencyKey | None = None,
+    ) -> list[Created]:
+        """Accept several runs, all or none."""
+        drafts = [await self._draft(caller, thread_id, body) for body in bodies]
+        readers = [self._reader(draft.thread_id, watch) for draft in drafts]
+        displaced = _Displaced()
+        places = [[draft.thread_id, draft.run_id] for draft in drafts]
+        made: list[Json] = []
+
+        async def insert(transaction: Transaction) -> list[Any] | None:
+            before = await made_before(transaction, key, places)
+            if before is None:
+                made[:] = [
+                    await draft.insert(transaction, self, caller, request_id, displaced)
+                    for draft in drafts
+                ]
+            return before
+
+        try:
+            before = await self._database.write(insert)
+        except BaseException:
+            _close(readers)
+            raise
+        if before is not None:
+            _close(readers)
+            return [
+                await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
+                for ids, draft in zip(before, drafts, strict=True)
+            ]
+        self._tell(displaced)
+        for draft in drafts:
+            self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
+        return [
+            Created(json, draft.stateless, bool(given(draft.body.stream_resumable)), reader)
+            for json, draft, reader in zip(made, drafts, readers, strict=True)
+        ]
+
+    def _reader(self, thread_id: str, watch: Watch) -> Reader | None:
+        if watch == "nothing":
+            return None
+        return self._rooms.events.log(thread_id).read(watches=watch == "events")
+
+    async def _repeat(
+        self, caller: Caller, thread_id: str, run_id: str, stateless: bool, watch: Watch
+    ) -> Created:
+        """The run that an earlier request with the same key made."""
+        try:
+            joined = await self.join(caller, thread_id, run_id, events=watch == "events")
+        except NotFound:
+            raise Conflict(
+                f"The run {run_id} that this Idempotency-Key made has ended, and was not kept"
+            ) from None
+        reader, row, ended = joined
+        if watch == "nothing" or ended:
+            reader.close()
+        return Created(
+            run_json(row),
+            stateless,
+            loads(row["kwargs"])["resumable"],
+            reader,
+            repeated=True,
+            ended=row if ended else None,
+        )
+
+    async def _draft(self, caller: Caller, thread_id: str | None, body: RunCreate) -> _Draft:
+        """Everything about a run that can be checked before its transaction."""
+        check_context(body)
+        check_command(body.command)
+        assistant = await self._assistants.resolve(body.assistant_id, caller)
+        visible = await authorize(
+            caller, "threads", "create_run", {"thread_id": thread_id, "assistant": assistant}
+        )
+        if webhook := given(body.webhook):
+            await self._rooms.webhooks.check(webhook)
+        graph = self._rooms.registry.static(assistant.graph_id)
+        draft = _Draft(body, assistant, thread_id, visible)
+        if graph is not None:
+            kwargs = {
+                "interrupt_before": given(body.interrupt_before),
+                "interrupt_after": given(body.interrupt_after),
+                "command": body.command,
+            }
+            check_nodes(graph, kwargs)
+        return draft
+
+    async def thread_row(
+        self, transaction: Transaction, thread_id: str, visible: Filter | None
+    ) -> Row | None:
+        condition, params = self._visible(visible)
+        return await transaction.fetch_one(
+            queries.THREAD_FOR_RUN + condition, {"thread_id": thread_id, **params}
+        )
+
+    def _visible(self, visible: Filter | None) -> tuple[str, Json]:
+        if visible is None:
+            return "", {}
+        condition, params = self._database.dialect.json_contains(
+            "threads.metadata", visible, "auth"
+        )
+        return f" AND {condition}", params
+
+    async def create_thread(self, transaction: Transaction, thread_id: str, metadata: Json) -> bool:
+        return await self._create_thread(transaction, thread_id, metadata)
+
+    async def make_room(
+        self,
+        transaction: Transaction,
+        thread_id: str,
+        strategy: str,
+        displaced: _Displaced,
+    ) -> None:
+        """Apply a newcomer's multitask strategy to what is in flight on its thread."""
+        if strategy == "enqueue":
+            return
+        in_flight = await transaction.fetch_all(queries.IN_FLIGHT, {"thread_id": thread_id})
+        if strategy == "reject":
+            if in_flight:
+                raise Conflict(BUSY)
+            return
+        action: CancelAction = "rollback" if strategy == "rollback" else "interrupt"
+        for run in in_flight:
+            await self._end_one(transaction, thread_id, run, action, displaced, newcomer=True)
+
+    async def _end_one(
+        self,
+        transaction: Transaction,
+        thread_id: str,
+        run: Row,
+        action: CancelAction,
+        displaced: _Displaced,
+        *,
+        newcomer: bool = False,
+    ) -> None:
+        """End a run in flight: a pending one right here, a running one after the commit.
+
+        A temporary run leaves its thread to a ``newcomer``.
+        """
+        run_id = run["run_id"]
+        if run["status"] == "running":
+            stop = {"run_id": run_id, "stop": action}
+            await transaction.execute(queries.STOP_RUNNING, stop)
+            displaced.running.append((run_id, action))
+            return
+        if run["temporary"] and not newcomer:
+            await self._rooms.delete_temporary(transaction, thread_id, run_id)
+        elif run["temporary"] or action == "rollback":
+            await self._rooms.delete_run(transaction, thread_id, run_id)
+        else:
+            await transaction.execute(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
+        row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
+        values = loads(row["state_values"]) if row and row["state_values"] else None
+        displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
+
+    def _tell(self, displaced: _Displaced) -> None:
+        for thread_id, run_id, outcome in displaced.pending:
+            # A run that never began has no place in a thread's stream: only its waiters hear.
+            if (log := self._rooms.events.current(thread_id)) is not None:
+                log.append(run_id, END, "", b"", last=True, payload=outcome)
+        for run_id, action in displaced.running:
+            execution = self._worker.execution(run_id)
+            if execution is not None:
+                execution.stop(action)
+
+    def past_of(self, created: Created) -> AsyncIterator[Entry] | None:
+        """What a repeated request's stream begins with: all that was kept of its run."""
+        if not created.repeated or not created.resumable or created.reader is None:
+            return None
+        until = created.reader.start_id
+        return replay(self._rooms.events, created.thread_id, created.run_id, 0, until)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def check_thread(self, caller: Caller, thread_id: str, action: str = "read") -> None:
+        """Raise ``NotFound`` unless the caller may see the thread."""
+        visible = await authorize(caller, "threads", action, {"thread_id": thread_id})
+        condition, params = self._visible(visible)
+        sql = queries.THREAD_EXISTS + condition
+        if await self._database.read_one(sql, {"thread_id": thread_id, **params}) is None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+
+    async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
+        """A run. Raises ``NotFound``."""
+        await self.check_thread(caller, thread_id)
+        return run_json(await self._row(thread_id, run_id))
+
+    async def _row(self, thread_id: str, run_id: str) -> Row:
+        row = await self._database.read_one(queries.RUN, {"thread_id": thread_id, "run_id": run_id})
+        if row is None:
+            raise NotFound(f"Run {run_id} not found on thread {thread_id}")
+        return row
+
+    async def list(
+        self, caller: Caller, thread_id: str, *, limit: int, offset: int, status: str | None
+    ) -> list[Json]:
+        """The runs of a thread, newest first."""
+        await self.check_thread(caller, thread_id)
+        rows = await self._database.read_all(
+            queries.LIST_RUNS,
+            {"thread_id": thread_id, "limit": limit, "offset": offset, "status": status},
+        )
+        return [run_json(row) for row in rows]
+
+    async def join(
+        self, caller: Caller, thread_id: str, run_id: str, *, events: bool
+    ) -> tuple[Reader, Row, bool]:
+        """A reader from now on, the run's row, and whether the run has ended.
+
+        The reader is registered before the row is read, so no end is missed between.
+        """
+        await self.check_thread(caller, thread_id)
+        reader = self._rooms.events.log(thread_id).read(watches=events)
+        try:
+            row = await self._row(thread_id, run_id)
+        except BaseException:
+            reader.close()
+            raise
+        return reader, row, row["status"] not in ("pending", "running")
+
+    async def ended_output(self, row: Row) -> bytes:
+        """What joining a run that has ended gives: its error, or its thread's values now."""
+        if row["error"] and row["status"] == "error":
+            return dumps({"__error__": fragment(row["error"])})
+        thread = await self._database.read_one(
+            queries.THREAD_OUTCOME, {"thread_id": row["thread_id"]}
+        )
+        if thread is None or thread["state_values"] is None:
+            values: Any = {}
+        else:
+            values = loads(thread["state_values"])
+        waiting = loads(thread["interrupts"] or "{}") if thread else {}
+        if waiting and (not values or isinstance(values, dict)):
+            asked = [interrupt for task in waiting.values() for interrupt in task]
+            values = {**(values or {}), "__interrupt__": asked}
+        return dumps(values)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    async def cancel(
+        self, caller: Caller, thread_id: str, run_id: str, action: CancelAction, wait: bool
+    ) -> None:
+        """Cancel a run in flight; with ``wait``, return once it and its thread are settled."""
+        visible = await authorize(caller, "threads", "update", {"thread_id": thread_id})
+        found = await self._cancel(
+            [(thread_id, run_id)], action, visible, wait_for=run_id if wait else None
+        )
+        if found == 0:
+            raise NotFound("No runs found to cancel.")
+        if found < 0:
+            raise NotFound(
+                "No matching runs to cancel. Please verify the thread ID and run ID are correct,"
+                f" and that run {run_id} has not ended."
+            )
+
+    async def hung_up(self, caller: Caller, thread_id: str, run_id: str) -> None:
+        """Cancel a run because its client left; nothing if it has ended meanwhile."""
+        with contextlib.suppress(NotFound):
+            await self.cancel(caller, thread_id, run_id, "interrupt", wait=False)
+
+    async def cancel_many(
+        self, caller: Caller, thread_id: str, run_ids: Sequence[str], action: CancelAction
+    ) -> None:
+        """Cancel those of ``run_ids`` that are in flight on a thread."""
+        visible = await authorize(caller, "threads", "update", {"thread_id": thread_id})
+        found = await self._cancel([(thread_id, run_id) for run_id in run_ids], action, visible)
+        if found <= 0:
+            raise NotFound("No runs found to cancel.")
+
+    async def cancel_by_status(
+        self, caller: Caller, status: Literal["pending", "running", "all"], action: CancelAction
+    ) -> None:
+        """Cancel all runs in flight that the caller may see."""
+        visible = await authorize(caller, "threads", "update", {})
+        one, other = ("pending", "running") if status == "all" else (status, status)
+        rows = await self._database.scan(queries.RUNS_BY_STATUS, {"one": one, "other": other})
+        places = [(row["thread_id"], row["run_id"]) for row in rows]
+        if not places or await self._cancel(places, action, visible, only=(one, other)) <= 0:
+            raise NotFound("No runs found to cancel.")
+
+    async def _cancel(
+        self,
+        places: Sequence[tuple[str, str]],
+        action: CancelAction,
+        visible: Filter | None,
+        *,
+        only: tuple[str, ...] = ("pending", "running"),
+        wait_for: str | None = None,
+    ) -> int:
+        """How many runs were cancelled; -1 if there are some, but none in flight."""
+        displaced = _Displaced()
+        reader = (
+            self._rooms.events.log(places[0][0]).read(watches=False)
+            if wait_for is not None
+            else None
+        )
+
+        async def end(transaction: Transaction) -> int:
+            found, ended = 0, 0
+            for thread_id, run_id in places:
+                if await self.thread_row(transaction, thread_id, visible) is None:
+                    continue
+                run = await transaction.fetch_one(
+                    queries.RUN, {"thread_id": thread_id, "run_id": run_id}
+                )
+                if run is None:
+                    continue
+                ended += 1
+                if run["status"] not in only:
+                    continue
+                found += 1
+                await self._end_one(transaction, thread_id, run, action, displaced)
+                await transaction.execute(
+                    queries.SETTLE_THREAD,
+                    {"thread_id": thread_id, "now": now_us()},
+                )
+            return found or -ended
+
+        try:
+            found = await self._database.write(end)
+            self._tell(displaced)
+            self._worker.wake()
+            if reader is not None and found > 0:
+                await _until_ended(reader, str(wait_for))
+            return max(found, -1)
+        finally:
+            if reader is not None:
+                reader.close()
+
+    async def delete(self, caller: Caller, thread_id: str, run_id: str) -> None:
+        """Remove a run, its checkpoints and events; one in flight is stopped first."""
+        await self.check_thread(caller, thread_id, "update")
+        now = now_us()
+
+        async def remove(transaction: Transaction) -> None:
+            params = {"thread_id": thread_id, "run_id": run_id}
+            run = await transaction.fetch_one(queries.RUN, params)
+            if run is None:
+                raise NotFound("Run not found")
+            if run["temporary"]:
+                await self._rooms.delete_temporary(transaction, thread_id, run_id)
+            else:
+                await self._rooms.delete_run(transaction, thread_id, run_id)
+            await transaction.execute(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
+
+        await self._database.write(remove)
+        execution = self._worker.execution(run_id)
+        if execution is not None:
+            execution.stop("delete")
+        self._tell_gone(thread_id, run_id)
+        self._worker.wake()
+
+    async def thread_deleted(self, thread_id: str) -> None:
+        """End what goes on on a thread that was deleted, and tell its readers."""
+        self._worker.stop_thread(thread_id)
+        self._tell_gone(thread_id, "")
+
+    def _tell_gone(self, thread_id: str, run_id: str) -> None:
+        """Tell the readers of a deleted run, or with no run id those of a deleted thread."""
+        if (log := self._rooms.events.current(thread_id)) is not None:
+            log.append(run_id, GONE_KIND, "error", dumps(GONE), last=True)
+
+
+class _Draft:
+    """A run that has passed every check that needs no transaction."""
+
+    def __init__(
+        self,
+        body: RunCreate,
+        assistant: Assistant,
+        thread_id: str | None,
+        visible: Filter | None,
+    ) -> None:
+        self.body, self.assistant, self.visible = body, assistant, visible
+        self.stateless = thread_id is None
+        self.thread_id = thread_id or new_id()
+        self.run_id = new_id()
+        self.now = now_us()
+        delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
+        self.delayed = delay_us > 0
+        self.due_us = self.now + delay_us
+
+    async def insert(
+        self,
+        transaction: Transaction,
+        service: RunService,
+        caller: Caller,
+        request_id: str,
+        displaced: _Displaced,
+    ) -> Json:
+        """Insert the run, in the transaction that also marks its thread busy."""
+        body, assistant, thread_id = self.body, self.assistant, self.thread_id
+        names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+        strategy = given(body.multitask_strategy) or "enqueue"
+        row = (
+            None
+            if self.stateless
+            else await service.thread_row(transaction, thread_id, self.visible)
+        )
+        if row is None:
+            if not self.stateless and given(body.if_not_exists) != "create":
+                raise NotFound(NO_THREAD_OR_ASSISTANT)
+            metadata = run_metadata(body, assistant, names)
+            thread_metadata = {**(given(body.metadata) or {}), **names}
+            if not await service.create_thread(transaction, thread_id, thread_metadata):
+                raise NotFound(NO_THREAD_OR_ASSISTANT)  # it is there, but not for this caller
+            config_before: Json = {}
+        else:
+            thread_metadata = {**loads(row["metadata"]), **names}
+            config_before = loads(row["config"])
+            metadata = run_metadata(body, assistant, thread_metadata)
+            await service.make_room(transaction, thread_id, strategy, displaced)
+        kwargs = run_kwargs(
+            body,
+            assistant,
+            metadata,
+            run_id=self.run_id,
+            thread_id=thread_id,
+            caller=caller,
+            request_id=request_id,
+        )
+        if (start := start_checkpoint(thread_id, kwargs)) is not None and (
+            await transaction.fetch_one(queries.CHECKPOINT, start) is None
+        ):
+            raise unknown_checkpoint(start)
+        values = {
+            "run_id": self.run_id,
+            "thread_id": thread_id,
+            "assistant_id": assistant.assistant_id,
+            "graph_id": assistant.graph_id,
+            "status": "pending",
+            "created_at": self.due_us,
+            "updated_at": self.now,
+            "metadata": dump_text(metadata),
+            "kwargs": dump_text(kwargs),
+            "multitask_strategy": strategy,
+            "temporary": int(
+                isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
+            ),
+        }
+        await transaction.execute(queries.INSERT_RUN, values)
+        await transaction.execute(
+            queries.THREAD_TAKES_RUN,
+            {
+                "thread_id": thread_id,
+                "metadata": dump_text(thread_metadata),
+                "config": dump_text(thread_config(config_before, assistant, body)),
+                "now": self.now,
+            },
+        )
+        return run_json(values)
+
+
+def _close(readers: Iterable[Reader | None]) -> None:
+    for reader in readers:
+        if reader is not None:
+            reader.close()
+
+
+async def _until_ended(reader: Reader, run_id: str) -> None:
+    """Wait for the end of a run, or for its deletion."""
+    while (entries := await reader.next(timeout=60)) is not None:
+        for entry in entries:
+            if entry.kind in (END, GONE_KIND) and entry.run_id in ("", run_id):
+                return

@@ -1,0 +1,213 @@
+"""The worker: claims runs that are due and executes them, each in a task of its own.
+
+It is woken by whoever makes a run claimable: a run created, a run ended with others behind it, a
+due time reached. A sweep every few seconds takes up the runs of workers whose lease has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from treadle.clock import SECOND_US, now_us
+from treadle.database import Row, Transaction
+from treadle.runs import queries
+from treadle.runs.execution import Execution
+from treadle.runs.lease import Lease
+from treadle.runs.rooms import Rooms
+
+logger = structlog.get_logger("treadle.runs")
+
+SWEEP_SECONDS = 5.0
+LONGEST_TIMER_SECONDS = 86_400.0
+NEVER_US = 2**62
+HAND_BACK_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+
+
+class Worker:
+    """Executes runs, ``slots`` at a time.
+
+    ``on_lost`` is called if another worker has taken over this one's runs: nothing more of them
+    is written here.
+    """
+
+    def __init__(self, rooms: Rooms, slots: int, on_lost: Callable[[], None]) -> None:
+        self.slots = slots
+        self._rooms = rooms
+        self._on_lost = on_lost
+        self._lease = Lease(rooms.database, self._lose)
+        self._executions: dict[str, Execution] = {}
+        self._on_thread: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._duties: tuple[asyncio.Task[None], ...] = ()
+        # Held while runs are claimed and started, or looked for in vain: no run that has just
+        # been claimed is taken for lost.
+        self._books = asyncio.Lock()
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def open(self, alone: bool) -> None:
+        """Take up what dead workers left, and begin to claim.
+
+        ``alone``: no other process can have the database open, so all other workers are dead.
+        """
+        await self._lease.open()
+        await self._take_up_lost(NEVER_US if alone else now_us())
+        later = await self._rooms.database.scan(queries.PENDING_LATER, {"now": now_us()})
+        for row in later:
+            self.wake_at(row["created_at"])
+        self._woken.set()
+        self._duties = (
+            asyncio.create_task(self._claim_forever()),
+            asyncio.create_task(self._sweep_forever()),
+        )
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop claiming, and let runs come to an end or to a superstep's boundary.
+
+        What has done neither after ``grace_seconds`` is cut off. Whatever did not end is handed
+        back to the queue, to be gone on with by the next worker. Harmless when repeated.
+        """
+        if not self._duties:
+            return
+        async with self._books:
+            for duty in self._duties:
+                duty.cancel()
+        self._duties = ()
+        for how, seconds in (("drain", grace_seconds), ("cut off", HAND_BACK_SECONDS)):
+            for execution in list(self._executions.values()):
+                execution.drain() if how == "drain" else execution.stop("hand_back")
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=seconds)
+        await self._lease.close()
+
+    def _lose(self) -> None:
+        for execution in list(self._executions.values()):
+            execution.stop("lose")
+        self._on_lost()
+
+    # -- waking ----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look for runs now."""
+        self._woken.set()
+
+    def wake_at(self, due_us: int) -> None:
+        """Look for runs when ``due_us`` has come."""
+        seconds = (due_us - now_us()) / SECOND_US
+        if seconds <= 0:
+            self.wake()
+        else:
+            asyncio.get_running_loop().call_later(
+                min(seconds + 0.001, LONGEST_TIMER_SECONDS), self.wake_at, due_us
+            )
+
+    # -- runs in this process --------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        return len(self._executions)
+
+    def execution(self, run_id: str) -> Execution | None:
+        """The execution of a run, if it goes on in this process."""
+        return self._executions.get(run_id)
+
+    def stop_thread(self, thread_id: str) -> None:
+        """End the executions on a thread that is no more."""
+        for execution in list(self._executions.values()):
+            if execution.claim.thread_id == thread_id:
+                execution.stop("delete")
+
+    # -- claiming --------------------------------------------------------------------------
+
+    async def _claim_forever(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            free = self.slots - len(self._executions)
+            try:
+                async with self._books:
+                    for row in await self._claim(free) if free > 0 else ():
+                        self._start(row)
+            except Exception as error:
+                logger.error("runs could not be claimed", exc_info=error)
+                self._woken.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _sweep_forever(self) -> None:
+        """The safety net: runs whose worker is dead, and runs that nobody was woken for."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self._take_up_lost(now_us())
+                due = {"now": now_us()}
+                if await self._rooms.database.read_one(queries.ANY_DUE, due) is not None:
+                    self.wake()
+            except Exception as error:
+                logger.error("the queue could not be swept", exc_info=error)
+
+    async def _take_up_lost(self, now: int) -> None:
+        """Declare workers dead whose lease ended before ``now``: they end if they still live.
+
+        Put back into the queue what they were executing, and what this worker owns and does not
+        execute.
+        """
+        database, owner = self._rooms.database, self._lease.owner
+        async with self._books:
+            lost = [
+                row["run_id"]
+                for row in await database.read_all(queries.RUNNING, {"now": now})
+                if (row["run_id"] not in self._executions if row["owner"] == owner else row["late"])
+            ]
+            params = {"owner": owner, "now": now}
+            if not lost and await database.read_one(queries.LATE_WORKER, params) is None:
+                return
+
+            async def take_up(transaction: Transaction) -> int:
+                await transaction.execute(queries.FORGET_LATE_WORKERS, params)
+                taken = 0
+                for run_id in lost:
+                    run = {"run_id": run_id, "owner": owner}
+                    taken += await transaction.execute(queries.TAKE_UP_RUN, run)
+                return taken
+
+            taken = await database.write(take_up)
+        if taken:
+            logger.warning("runs whose worker was lost go on", runs=taken)
+            self.wake()
+
+    async def _claim(self, limit: int) -> Sequence[Row]:
+        params = {"now": now_us(), "owner": self._lease.owner, "limit": limit}
+
+        async def claim(transaction: Transaction) -> Sequence[Row]:
+            return await transaction.fetch_all(queries.CLAIM, params)
+
+        rows = await self._rooms.database.write(claim)
+        return sorted(rows, key=lambda row: (row["created_at"], row["seq"]))
+
+    def _start(self, row: Row) -> None:
+        execution = Execution(row, self._rooms)
+        self._executions[execution.claim.run_id] = execution
+        # A run that was deleted may still be on its way out of a node: the next one waits.
+        thread_id = execution.claim.thread_id
+        task = execution.start(after=self._on_thread.get(thread_id))
+        self._on_thread[thread_id] = task
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._ended(execution, task))
+
+    def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
+        full = len(self._executions) >= self.slots
+        del self._executions[execution.claim.run_id]
+        if self._on_thread[execution.claim.thread_id] is task:
+            del self._on_thread[execution.claim.thread_id]
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error(
+                "a run's end could not be written", run_id=execution.claim.run_id, exc_info=error
+            )
+        if full or execution.thread_waits:
+            self._woken.set()

@@ -1,0 +1,238 @@
+"""The outbox of webhooks: put in with a run's end, delivered at least once.
+
+Invariants: an entry is put in by the very transaction that ends its run, so neither is there
+without the other; it leaves when its target has answered 2xx, or when the last attempt has failed.
+Only an attempt that has failed counts: one that is cut off by a crash or a stop is made again. So
+a target may get a webhook twice, and knows it by its ``X-Treadle-Delivery``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from treadle import __version__
+from treadle.clock import SECOND_US, iso, now_us
+from treadle.database import Database, Row, Transaction
+from treadle.serialization import dumps, fragment
+from treadle.webhooks import queries
+from treadle.webhooks.addresses import addresses_of
+from treadle.webhooks.rules import Target, WebhookRules
+
+if TYPE_CHECKING:
+    from treadle.webhooks.sending import Sender
+
+logger = structlog.get_logger("treadle.webhooks")
+
+PAUSES_SECONDS = (1.0, 1.0)
+"""How long to wait after each attempt that failed; after one more, the entry is given up."""
+ATTEMPT_SECONDS = 10.0
+CONCURRENT = 16
+CLOSE_SECONDS = 3.0
+STUMBLE_SECONDS = 5.0
+
+
+class Webhooks:
+    """Checks targets when runs are created, and calls them when runs have ended.
+
+    ``app`` is this server itself, to which relative targets are delivered.
+    """
+
+    def __init__(self, database: Database, rules: WebhookRules) -> None:
+        self.app: Any = None
+        self._database, self._rules = database, rules
+        self._woken = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._deliveries: dict[str, asyncio.Task[None]] = {}
+        self._sender: Sender | None = None
+        self._making_sender = asyncio.Lock()
+
+    # -- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to deliver, with what an earlier process has left. This server must answer."""
+        self._watching = asyncio.create_task(self._watch(), name="webhooks")
+
+    async def close(self) -> None:
+        """Begin no more deliveries, and give those at work a moment. The rest stays put in."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+            self._watching = None
+        if deliveries := list(self._deliveries.values()):
+            await asyncio.wait(deliveries, timeout=CLOSE_SECONDS)
+            for delivery in deliveries:
+                delivery.cancel()
+            await asyncio.wait(deliveries)
+        if self._sender is not None:
+            await self._sender.close()
+            self._sender = None
+
+    # -- for runs --------------------------------------------------------------------------
+
+    async def check(self, target: str) -> None:
+        """Raise ``Invalid`` for a target that must not be called."""
+        await self._addresses(self._rules.target(target))
+
+    async def put(
+        self,
+        transaction: Transaction,
+        run: Row,
+        target: str,
+        *,
+        status: str,
+        values: Any,
+        error: dict[str, str] | None,
+        ended_us: int,
+    ) -> None:
+        """Put the end of ``run`` in. Call ``wake`` once that is durable.
+
+        ``values`` may be JSON text.
+        """
+        body: dict[str, Any] = {
+            "run_id": run["run_id"],
+            "thread_id": run["thread_id"],
+            "assistant_id": run["assistant_id"],
+            "created_at": iso(run["created_at"]),
+            "updated_at": iso(ended_us),
+            "status": status,
+            "metadata": fragment(run["metadata"]),
+            "kwargs": fragment(run["kwargs"]),
+            "multitask_strategy": run["multitask_strategy"],
+            "langsmith_session_name": None,
+            "run_started_at": iso(run["started_at"]),
+            "run_ended_at": iso(ended_us),
+            "values": fragment(values) if isinstance(values, str) else values,
+        }
+        if error is not None:
+            body["error"] = error
+        entry = {"run_id": run["run_id"], "target": target, "body": dumps(body), "now": ended_us}
+        await transaction.execute(queries.PUT, entry)
+
+    def wake(self) -> None:
+        """Look for what is due now."""
+        self._woken.set()
+
+    # -- scheduling ------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Begin each delivery when it is due; sleep until the next one, or until woken."""
+        while True:
+            self._woken.clear()
+            try:
+                seconds = await self._begin_due()
+            except Exception as error:
+                logger.error("the webhook outbox could not be read", exc_info=error)
+                seconds = STUMBLE_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+
+    async def _begin_due(self) -> float | None:
+        """Begin what is due; in how many seconds more will be, None if only a wake tells."""
+        now = now_us()
+        for row in await self._database.read_all(queries.EARLIEST, {"limit": CONCURRENT + 1}):
+            run_id: str = row["run_id"]
+            if run_id in self._deliveries:
+                continue
+            if row["due_at"] > now:
+                return (row["due_at"] - now) / SECOND_US
+            if len(self._deliveries) == CONCURRENT:
+                return None
+            self._deliveries[run_id] = asyncio.create_task(self._deliver(run_id))
+        return None
+
+    async def _deliver(self, run_id: str) -> None:
+        """Make one attempt, and write down what came of it."""
+        try:
+            entry = await self._database.read_one(queries.ENTRY, {"run_id": run_id})
+            if entry is not None:
+                problem = await self._attempt(run_id, entry)
+                await self._settle(run_id, entry, problem)
+        except Exception as error:
+            logger.error("a webhook's delivery could not be noted", run_id=run_id, exc_info=error)
+            await asyncio.sleep(STUMBLE_SECONDS)
+        finally:
+            del self._deliveries[run_id]
+            self._woken.set()
+
+    async def _settle(self, run_id: str, entry: Row, problem: str | None) -> None:
+        failed: int = entry["attempts"] + (problem is not None)
+        params: dict[str, Any] = {"run_id": run_id}
+        if problem is None:
+            statement = queries.REMOVE
+        elif failed > len(PAUSES_SECONDS):
+            statement = queries.REMOVE
+            logger.error("webhook given up", run_id=run_id, attempts=failed, problem=problem)
+        else:
+            statement = queries.PUT_OFF
+            pause = PAUSES_SECONDS[failed - 1]
+            params |= {"attempts": failed, "due_at": now_us() + int(pause * SECOND_US)}
+            logger.warning("webhook failed", run_id=run_id, attempt=failed, problem=problem)
+
+        async def write(transaction: Transaction) -> None:
+            await transaction.execute(statement, params)
+
+        await self._database.write(write)
+
+    # -- one attempt -----------------------------------------------------------------------
+
+    async def _attempt(self, run_id: str, entry: Row) -> str | None:
+        """Call the target; what went wrong, if something did."""
+        try:
+            sender = await self._open_sender()
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                target = self._rules.target(entry["target"])
+                addresses = await self._addresses(target)
+                now = now_us()
+                body = _sent_at(entry["body"], now)
+                headers = self._headers(run_id, body, now // SECOND_US)
+                status = await sender.post(target, addresses, headers, body)
+        except TimeoutError:
+            return f"no answer within {ATTEMPT_SECONDS:g} s"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None if 200 <= status < 300 else f"status {status}"
+
+    async def _addresses(self, target: Target) -> tuple[str, ...]:
+        if not target.host:
+            return ()
+        return await addresses_of(target.host, target.port, self._rules.loopback)
+
+    def _headers(self, run_id: str, body: bytes, now_seconds: int) -> dict[str, str]:
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"treadle/{__version__}",
+            **self._rules.headers,
+            "x-treadle-delivery": run_id,
+        }
+        if self._rules.secret is not None:
+            headers["x-treadle-signature"] = signature(self._rules.secret, now_seconds, body)
+        return headers
+
+    async def _open_sender(self) -> Sender:
+        async with self._making_sender:
+            if self._sender is None:
+                self._sender = await asyncio.to_thread(self._make_sender)
+        return self._sender
+
+    def _make_sender(self) -> Sender:
+        from treadle.webhooks.sending import Sender
+
+        return Sender(self.app)
+
+
+def signature(secret: bytes, now_seconds: int, body: bytes) -> str:
+    """The ``X-Treadle-Signature`` of a body that is sent now."""
+    mac = hmac.new(secret, b"%d." % now_seconds, "sha256")
+    mac.update(body)
+    return f"t={now_seconds},v1={mac.hexdigest()}"
+
+
+def _sent_at(body: bytes, now: int) -> bytes:
+    """``body``, a JSON object, with the time of sending."""
+    return b'%b,"webhook_sent_at":"%b"}' % (body[:-1], iso(now).encode())

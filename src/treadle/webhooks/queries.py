@@ -1,0 +1,15 @@
+"""SQL of the webhook outbox."""
+
+PUT = """
+INSERT INTO webhook_outbox (run_id, target, body, due_at) VALUES (:run_id, :target, :body, :now)
+"""
+
+EARLIEST = "SELECT run_id, due_at FROM webhook_outbox ORDER BY due_at LIMIT :limit"
+
+ENTRY = "SELECT target, body, attempts FROM webhook_outbox WHERE run_id = :run_id"
+
+REMOVE = "DELETE FROM webhook_outbox WHERE run_id = :run_id"
+
+PUT_OFF = """
+UPDATE webhook_outbox SET attempts = :attempts, due_at = :due_at WHERE run_id = :run_id
+"""
