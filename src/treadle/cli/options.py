@@ -1,0 +1,69 @@
+"""What ``dev``, ``serve`` and ``check`` share: their options, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from treadle.config import Config
+from treadle.settings import LOG_LEVELS, Settings, parse_database_uri
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("langgraph.json"),
+    show_default=True,
+    help="The project's config file.",
+)
+database_option = click.option(
+    "--db",
+    "database",
+    metavar="PATH",
+    help="The database: a file, or sqlite:///path.  [default: .treadle/treadle.db beside the "
+    "config]",
+)
+jobs_option = click.option(
+    "--n-jobs-per-worker",
+    "n_jobs_per_worker",
+    type=click.IntRange(1),
+    help="How many runs execute at a time.  [default: 256]",
+)
+level_option = click.option(
+    "--server-log-level",
+    "log_level",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    help="What is logged.  [default: INFO]",
+)
+
+
+def enter(config: Config, defaults: Mapping[str, str] = {}, **overrides: Any) -> Settings:
+    """Make this process the project's, and read its settings; options beat variables.
+
+    ``defaults`` are the variables that a command sets where nobody else does. ``database`` is
+    what ``--db`` was given; the other overrides are fields of ``Settings``. What is None was not
+    given.
+    """
+    config.enter()
+    environ = {name: value for name, value in os.environ.items() if value}
+    settings = Settings.from_environ({**defaults, **environ})
+    if (database := overrides.pop("database", None)) is not None:
+        overrides["database_uri"] = database_uri(database)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return msgspec.structs.replace(settings, **given)
+
+
+def database_uri(given: str) -> str:
+    """``--db`` as a URI: a path counts from the folder in which the command was given."""
+    if "://" not in given:
+        return f"sqlite:///{Path(given).absolute()}"
+    try:
+        return parse_database_uri(given)
+    except ValueError as error:
+        raise click.BadParameter(f'"{given}": it has to be a path, or {error}.') from None

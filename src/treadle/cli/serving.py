@@ -1,0 +1,103 @@
+"""Run the server in this process: what ``dev`` and ``serve`` have in common."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from typing import Any
+
+import click
+
+from treadle import __version__
+from treadle.cli.sockets import is_loopback, port_of, url_of
+from treadle.config import Config
+from treadle.errors import StartupError
+from treadle.settings import Settings, make_state_folder
+
+
+def serve_here(
+    config: Config,
+    settings: Settings,
+    sock: socket.socket,
+    host: str,
+    *,
+    browser: bool = False,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Serve until a signal says stop. Raises ``StartupError`` if it cannot start.
+
+    ``notes`` are lines for the banner, which is shown as soon as requests are answered.
+    """
+    if config.auth is not None and not is_loopback(host):
+        raise StartupError(
+            f'{config.path} has "auth", which is not yet in effect: every caller would be let '
+            f"in, and {host} can be reached from other machines. Serve on 127.0.0.1 behind a "
+            'proxy that authenticates, or take "auth" out.'
+        )
+    make_state_folder(settings.database_path(config.folder))
+    gc.disable()
+    from treadle import logs, server
+
+    log = logs.configure(settings)
+    url = url_of(host, port_of(sock)) + settings.mount_prefix
+
+    def on_ready() -> None:
+        # What start-up made stays: no collection need look at it again.
+        gc.freeze()
+        gc.enable()
+        announce(config, settings, url, log, notes)
+        if browser:
+            threading.Thread(target=webbrowser.open, args=[f"{url}/docs"], daemon=True).start()
+
+    server.run(
+        config, settings, host=host, port=port_of(sock), sock=sock, log=log, on_ready=on_ready
+    )
+
+
+def announce(
+    config: Config, settings: Settings, url: str, log: Any, notes: tuple[str, ...] = ()
+) -> None:
+    """Say on stderr where the server is, what it serves, and what it does not do."""
+    database = settings.database_path(config.folder)
+    graphs = [spec.graph_id for spec in config.graphs]
+    if settings.log_json or settings.log_level not in ("DEBUG", "INFO"):
+        log.info(
+            f"Treadle {__version__} serves {url}",
+            api=url,
+            docs=f"{url}/docs",
+            database=str(database),
+            graphs=graphs,
+            notes=list(notes),
+        )
+        for warning in config.warnings:
+            log.warning(warning)
+        return
+    rows = [
+        ("API", url),
+        ("Docs", f"{url}/docs"),
+        ("Database", _short(str(database))),
+        ("Graphs", ", ".join(graphs)),
+    ]
+    colour = settings.log_color if settings.log_color is not None else sys.stderr.isatty()
+    lines = [click.style(f"Treadle {__version__}", fg="green", bold=True)]
+    lines += [f"  {click.style(f'{name:<9}', dim=True)} {value}" for name, value in rows]
+    lines += [f"  {note}" for note in notes]
+    lines += [f"  {click.style('warning', fg='yellow')}   {text}" for text in config.warnings]
+    click.echo("\n".join(["", *lines, ""]), err=True, color=colour)
+
+
+def can_open_browser() -> bool:
+    """Whether someone sits at this machine to see a browser window."""
+    if os.environ.get("CI") or not sys.stderr.isatty() or "SSH_CONNECTION" in os.environ:
+        return False
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(display)
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
