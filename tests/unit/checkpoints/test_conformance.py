@@ -1,0 +1,33 @@
+"""The public conformance suite of checkpointers, every capability."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from langgraph.checkpoint.conformance.capabilities import Capability
+from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
+from langgraph.checkpoint.conformance.validate import validate
+
+from treadle.checkpoints import RunSaver, Saver
+from treadle.database.sqlite import SQLiteDatabase
+from treadle.ids import new_id
+
+
+@pytest.mark.parametrize("kind", ["saver", "run saver", "run saver, sync"])
+@pytest.mark.parametrize("capability", [capability.value for capability in Capability])
+async def test_capability(kind: str, capability: str, tmp_path: Path) -> None:
+    async def make() -> AsyncIterator[Saver]:
+        database = SQLiteDatabase(tmp_path / "treadle.db")
+        await database.open()
+        saver = Saver(database)
+        if kind != "saver":
+            saver = RunSaver(saver, new_id(), sync=kind.endswith("sync"))
+        yield saver
+        await database.close()
+
+    report = await validate(RegisteredCheckpointer(kind, make), capabilities={capability})
+    result = report.results[capability]
+    assert result.failures == []
+    assert result.tests_passed > 0

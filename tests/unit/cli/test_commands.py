@@ -1,0 +1,137 @@
+"""The commands as they are called; what a server does is in test_dev.py."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from treadle import __version__
+from treadle.cli import COMMANDS
+
+
+def test_help_names_every_command(treadle):
+    result = treadle("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert name in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_of_its_own(treadle, name):
+    result = treadle(name, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_an_unknown_command_is_refused(treadle):
+    assert treadle("devv").exit_code == 2
+
+
+def test_version_tells_what_a_bug_report_needs(treadle):
+    output = treadle("version").output
+    assert f"treadle {__version__}" in output
+    assert "langgraph 1." in output
+    assert "python 3." in output
+
+
+def test_help_and_the_supervisor_import_nothing_heavy():
+    code = (
+        "import sys, treadle.cli, treadle.cli.dev, treadle.cli.supervisor\n"
+        "heavy = {'langgraph', 'langchain_core', 'structlog', 'rich', 'httpx', 'uvicorn'}\n"
+        "sys.exit(repr(heavy & set(sys.modules) or ''))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == "''"
+
+
+def test_check_shows_what_graphs_take_and_give(treadle, project):
+    result = treadle("check", "--config", project(htpp={}))
+    assert result.exit_code == 0
+    for word in ("agent", "./agent.py:graph", "messages", "1 graph", "htpp"):
+        assert word in result.output
+
+
+def test_check_leaves_no_files(treadle, project, tmp_path):
+    treadle("check", "--config", project())
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "agent.py",
+        "langgraph.json",
+        "__pycache__",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"graphs": {"shop": "./nope.py:x"}}, ["shop", "nope.py"]),
+        ({"graphs": {"shop": "./agent.py:nope"}}, ["shop", "nope", "graph"]),
+        ({"graphs": {"shop": "./broken.py:x"}}, ["shop", "boom", "broken.py"]),
+        ({"graphs": {"shop": "./factory.py:x"}}, ["shop", "no luck", "factory.py"]),
+        ({"http": {"app": "./web.py:app"}}, ["http.app", "web.py"]),
+    ],
+)
+def test_check_ends_with_one_message(treadle, project, tmp_path, keys, words):
+    (tmp_path / "broken.py").write_text("raise ValueError('boom')\n")
+    (tmp_path / "factory.py").write_text("def x():\n    raise ValueError('no luck')\n")
+    result = treadle("check", "--config", project(**keys))
+    assert result.exit_code == 1
+    assert result.output.count("Error:") == 1 + ("ValueError" in result.output)
+    for word in words:
+        assert word in result.output
+
+
+def test_check_needs_a_config(treadle, tmp_path):
+    result = treadle("check", "--config", tmp_path / "nope.json")
+    assert result.exit_code == 1
+    assert "--config" in result.output
+
+
+def test_check_sees_that_a_port_is_taken(treadle, project, taken):
+    result = treadle("check", "--config", project(), "--port", taken)
+    assert result.exit_code == 1
+    assert f"Port {taken}" in result.output
+
+
+@pytest.mark.parametrize("database", ["agent.py", "agent.py/deep/t.db", "."])
+def test_check_sees_that_a_database_cannot_be_written(treadle, project, tmp_path, database):
+    result = treadle("check", "--config", project(), "--db", tmp_path / database)
+    assert result.exit_code == 1
+    assert "cannot be" in result.output
+
+
+def test_a_database_of_another_kind_is_refused(treadle, project):
+    result = treadle("check", "--config", project(), "--db", "postgres://db/x")
+    assert result.exit_code == 2
+    assert "PostgreSQL comes with a later release" in result.output
+
+
+def test_errors_are_json_where_logs_are(treadle, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("LOG_JSON", "true")
+    result = treadle("check", "--config", tmp_path / "nope.json")
+    assert json.loads(result.stderr)["level"] == "error"
+
+
+def test_dev_refuses_a_port_that_is_taken(treadle, project, taken):
+    result = treadle("dev", "--config", project(), "--port", taken)
+    assert result.exit_code == 1
+    assert "--port" in result.output
+
+
+def test_waiting_for_a_debugger_needs_a_port_for_it(treadle, project):
+    result = treadle("dev", "--config", project(), "--wait-for-client")
+    assert result.exit_code == 2
+    assert "--debug-port" in result.output
+
+
+def test_what_authenticates_is_not_served_open_to_others(treadle, project):
+    path = project(auth={"path": "./auth.py:auth"})
+    result = treadle("serve", "--config", path, "--host", "0.0.0.0", "--port", 0)
+    assert result.exit_code == 1
+    assert '"auth"' in result.output
+
+
+def test_chat_without_a_server_says_so(treadle):
+    result = treadle("chat", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "treadle dev" in result.output

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from treadle.clock import now_us
+from treadle.database.sqlite import SQLiteDatabase
+from treadle.runs import lease as lease_module
+from treadle.runs.lease import LEASE_SECONDS, Lease
+
+WORKERS = "SELECT owner, lease_until FROM workers"
+
+
+@pytest.fixture
+async def database(tmp_path):
+    database = SQLiteDatabase(tmp_path / "treadle.db")
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture(autouse=True)
+def renewed_often(monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
+
+
+async def lease_until(database) -> int:
+    (row,) = await database.scan(WORKERS)
+    return row["lease_until"]
+
+
+async def test_a_lease_lasts_for_its_time_and_is_given_up_at_the_end(database):
+    before = now_us()
+    lease = Lease(database, lambda: None)
+    await lease.open()
+    until = await lease_until(database)
+    assert before + LEASE_SECONDS * 1e6 <= until <= now_us() + LEASE_SECONDS * 1e6
+    await lease.close()
+    assert not await database.scan(WORKERS)
+
+
+async def test_it_is_renewed_while_the_event_loop_stands_still(database):
+    lease = Lease(database, lambda: None)
+    await lease.open()
+    first = database.peek(WORKERS)[0]["lease_until"]
+    deadline = now_us() + 5_000_000
+    while database.peek(WORKERS)[0]["lease_until"] == first:  # the loop never gets a turn
+        assert now_us() < deadline
+    await lease.close()
+
+
+async def test_a_worker_that_was_declared_dead_hears_of_it(database):
+    lost = asyncio.Event()
+    lease = Lease(database, lost.set)
+    await lease.open()
+    await database.write(lambda transaction: transaction.execute("DELETE FROM workers"))
+    async with asyncio.timeout(5):
+        await lost.wait()
+    await lease.close()
+
+
+async def test_each_lease_has_an_owner_of_its_own(database):
+    assert Lease(database, lambda: None).owner != Lease(database, lambda: None).owner

@@ -1,0 +1,67 @@
+"""The watch over the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from treadle import blocking
+from treadle.blocking import LoopWatch
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    monkeypatch.setattr(blocking, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(blocking, "PAUSE_SECONDS", 0.001)
+    with capture_logs() as logged:
+        yield logged
+
+
+async def a_node_that_blocks(logged: list[Any]) -> None:
+    """Holds up the loop until somebody has noticed."""
+    deadline = time.monotonic() + 5
+    while not logged and time.monotonic() < deadline:
+        time.sleep(0.001)  # noqa: ASYNC251  it is what a node must not do
+
+
+async def test_code_that_blocks_is_named_once(logged):
+    watch = LoopWatch()
+    watch.start()
+    await a_node_that_blocks(logged)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    watch.stop()
+    [line] = logged
+    assert line["log_level"] == "warning"
+    assert "the event loop was blocked for more than" in line["event"]
+    assert line["file"] == __file__
+    assert "a_node_that_blocks" in line["stack"]
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
+
+
+async def test_a_loop_that_turns_is_left_alone(logged):
+    watch = LoopWatch()
+    watch.start()
+    begun = time.monotonic()
+    while time.monotonic() < begun + 0.05:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    watch.stop()
+    assert logged == []
+
+
+def test_the_watch_ends_with_its_loop(logged):
+    async def main() -> LoopWatch:
+        watch = LoopWatch()
+        watch.start()
+        return watch
+
+    watch = asyncio.run(main())
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
+    assert logged == []
