@@ -1,0 +1,43 @@
+"""Servers for the chaos tests.
+
+``CHAOS_SECONDS=60`` (``make chaos``) runs all of them in full; without it, they are a sample that
+takes less than a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for arena.py
+
+from arena import Foundry, Server
+
+
+@pytest.fixture(scope="session")
+def foundry() -> Iterator[Foundry]:
+    foundry = Foundry()
+    yield foundry
+    foundry.close()
+
+
+@pytest.fixture
+def make_server(foundry: Foundry, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """``make_server(**env)``: a server that is not started yet, over the test's own database."""
+    servers: list[Server] = []
+
+    def make(**env: str) -> Server:
+        servers.append(Server(foundry, tmp_path, **env))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    return make_server()
