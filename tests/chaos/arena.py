@@ -25,8 +25,6 @@ CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS") or SHORT_SECONDS)
 """How long the history checker goes on."""
 LONG = CHAOS_SECONDS >= LONG_SECONDS
 """Whether there is time for everything; if not, a sample has to do."""
-STOPS_ARE_DURABLE = False
-"""Whether a running run's cancel is written down before it is acknowledged."""
 START_SECONDS = 30.0
 PATIENCE_SECONDS = 20.0
 

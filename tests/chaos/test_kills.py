@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from arena import LONG, STOPS_ARE_DURABLE, Server, parse_events, until
+from arena import LONG, Server, parse_events, until
 
 LAYERS: dict[str, list[set[str]]] = {
     "steps": [{"one"}, {"two"}, {"three"}],
@@ -29,7 +29,7 @@ POINTS = {
     "accepted, not answered": point("treadle.runs.service:RunService._tell"),
     "claiming": point("treadle.runs.worker:Worker._claim", 2),
     "claimed, not started": point("treadle.runs.worker:Worker._start"),
-    "started": point(f"{EXECUTION}._drive"),
+    "started": point("treadle.runs.driving:Drive.run"),
     **{
         f"superstep {nth - 2}, {when} its checkpoint is put": point(f"{RUN_SAVER}.aput", nth, when)
         for nth in range(1, 6)
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_exactly_where_it_was(
         stream_resumable=True,
     )
     struck = await_fault(server, thread_id, run_id)
-    assert struck or name not in SAMPLE
+    assert struck or name not in SAMPLE or durability == "exit"
     assert server.database.faults() == []
     before, done = server.journal.nodes(run_id), server.database.done_nodes(run_id, LAYERS[graph])
     nodes = set().union(*LAYERS[graph])
@@ -161,14 +161,10 @@ def test_a_killed_run_goes_on_exactly_where_it_was(
 
 # -- what was acknowledged holds ---------------------------------------------------------------
 
-durable_stops = pytest.mark.xfail(
-    not STOPS_ARE_DURABLE, strict=True, reason="a stop of a running run is only told, not written"
-)
 SLOW = {"token": "A", "seconds": 0.4}
 CANCELS = ("interrupt", "rollback")
 
 
-@durable_stops
 @pytest.mark.parametrize("action", CANCELS)
 def test_a_cancel_that_was_acknowledged_holds(server: Server, action: str) -> None:
     server.start(point(f"{EXECUTION}._end"))
@@ -185,13 +181,27 @@ def test_a_cancel_that_was_acknowledged_holds(server: Server, action: str) -> No
         assert server.database.traces(run_id, "A:one") == []
     else:
         assert server.ended(thread_id, run_id) == "interrupted"
-    status = "idle" if action == "rollback" else "interrupted"
-    assert server.call("GET", f"/threads/{thread_id}")["status"] == status
+    thread = server.call("GET", f"/threads/{thread_id}")
+    assert thread["status"] == ("idle" if action == "rollback" else "interrupted")
+    state = server.call("GET", f"/threads/{thread_id}/state")["values"]
+    assert (thread["values"] or {}) == state
     assert "two" not in server.journal.nodes(run_id)
     assert server.database.faults() == []
 
 
-@durable_stops
+def test_a_rollback_beats_the_interrupt_before_it(server: Server) -> None:
+    server.start()
+    thread_id = server.thread()
+    run_id = server.run(thread_id, "stubborn", input={"seconds": 5})
+    until(lambda: server.journal.nodes(run_id), "the node")
+    path = f"/threads/{thread_id}/runs/{run_id}"
+    for action in CANCELS:
+        server.call("POST", f"{path}/cancel", params={"action": action})
+    until(lambda: server.http.get(path).status_code == 404, "the rollback")
+    assert server.call("GET", f"/threads/{thread_id}")["status"] == "idle"
+    assert server.database.traces(run_id) == []
+
+
 @pytest.mark.parametrize("strategy", CANCELS)
 def test_a_newcomer_that_was_accepted_displaces(server: Server, strategy: str) -> None:
     server.start(point(f"{EXECUTION}._end"))
@@ -214,7 +224,9 @@ def test_a_newcomer_that_was_accepted_displaces(server: Server, strategy: str) -
     assert server.database.faults() == []
 
 
-@durable_stops
+@pytest.mark.xfail(
+    strict=True, reason="it is ended where it waits: its thread's values and last event are old"
+)
 def test_a_run_that_waits_to_go_on_is_cancelled_like_one_that_runs(server: Server) -> None:
     server.start()
     earlier, thread_id = server.thread(), server.thread()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,12 @@ NOTICING_SECONDS = 4.0
 def servers(make_server: Callable[..., Server]) -> Iterator[tuple[Server, Server]]:
     """Two servers of one database, of which none runs yet."""
     return make_server(), make_server()
+
+
+def stop(server: Server) -> None:
+    """SIGSTOP between two transactions: one who is stopped within keeps SQLite's lock."""
+    time.sleep(0.1)
+    server.signal(signal.SIGSTOP)
 
 
 def take_over(server: Server) -> None:
@@ -59,7 +66,7 @@ def test_the_writes_of_a_zombie_are_refused(
         stream_mode=["values", "updates"],
     )
     until(lambda: "two" in zombie.journal.nodes(run_id), "the second node")
-    zombie.signal(signal.SIGSTOP)
+    stop(zombie)
     take_over(heir)
     assert heir.ended(thread_id, run_id) == "success"
     before, nodes = kept(heir, run_id), heir.journal.nodes(run_id)
@@ -81,7 +88,7 @@ def test_the_writes_of_a_zombie_are_refused(
 def test_an_idle_zombie_ends_as_well(servers: tuple[Server, Server]) -> None:
     zombie, heir = servers
     zombie.start(set=LEASE)
-    zombie.signal(signal.SIGSTOP)
+    stop(zombie)
     take_over(heir)
     zombie.signal(signal.SIGCONT)
     assert zombie.wait(NOTICING_SECONDS) == LOST
@@ -98,7 +105,7 @@ def test_the_heir_may_die_too(
     thread_id = zombie.thread()
     run_id = zombie.run(thread_id, "steps", input={"token": "A", "seconds": 0.5}, durability="sync")
     until(lambda: "two" in zombie.journal.nodes(run_id), "the second node")
-    zombie.signal(signal.SIGSTOP)
+    stop(zombie)
     take_over(heir)
     until(lambda: zombie.journal.nodes(run_id).count("two") == 2, "the second attempt")
     heir.kill()

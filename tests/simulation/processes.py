@@ -230,10 +230,7 @@ class Process:
 
     def settle(self) -> None:
         """Turn until all waits for time or orders."""
-        for _ in range(LONGEST_SETTLING_TURNS):
-            if not self.loop.turn():
-                return
-        raise AssertionError("the process never comes to rest")
+        assert not self.loop.turn(LONGEST_SETTLING_TURNS), "the process never comes to rest"
 
     def beat(self) -> None:
         """The lease is renewed, by its thread."""

@@ -68,6 +68,8 @@ class Run:
     status: str = "pending"
     attempt: int = 0
     handed_back: int = 0
+    is_doomed: bool = False
+    """Its cancel had been answered when it was claimed."""
     owner: str | None = None
 
     @property
@@ -88,7 +90,6 @@ class Rules:
         self.runs: dict[str, Run] = {}
         self.accepted: list[str] = []
         self.cancelled: set[str] = set()
-        self.cancelling: set[str] = set()
         self.temporary: set[str] = set()
         self.keys: dict[object, str] = {}
 
@@ -161,6 +162,8 @@ class Rules:
             assert change["status"] in ("success", "error", "timeout", "interrupted")
             assert change["attempt"] == run.attempt
             assert change["writer"] == run.owner, "ended by one who does not own it"
+            ended_well = change["status"] != "interrupted"
+            assert not (run.is_doomed and ended_well), "executed though its cancel was accepted"
         else:
             assert move == ("pending", "interrupted"), f"{move} is no move of a run"
         run.status, run.attempt, run.owner = change["status"], change["attempt"], change["owner"]
@@ -173,7 +176,7 @@ class Rules:
         assert not self._others(run, "running"), "claimed beside another run of its thread"
         earlier = [other for other in self._others(run, "pending") if other.place < run.place]
         assert not earlier, "claimed before one that is due earlier"
-        assert run.run_id not in self.cancelled, "claimed though its cancel was accepted"
+        run.is_doomed = run.run_id in self.cancelled
 
     def _given_up(self, run: Run, change: Any) -> None:
         assert change["attempt"] == run.attempt

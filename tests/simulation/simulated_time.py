@@ -57,19 +57,21 @@ class TurnedLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._numbers = itertools.count()
 
-    def turn(self) -> bool:
-        """Run what is ready now, once; False if there was nothing."""
-        now = self.time()
-        while self._timers and self._timers[0][0] <= now:
-            self._ready.append(heapq.heappop(self._timers)[2])
-        if not self._ready:
-            return False
+    def turn(self, turns: int = 1) -> bool:
+        """Run what is ready, ``turns`` times; False once nothing is."""
+        ready, timers = self._ready, self._timers
         asyncio._set_running_loop(self)
         try:
-            for _ in range(len(self._ready)):
-                handle = self._ready.popleft()
-                if not handle.is_cancelled:
-                    handle.context.run(handle.callback, *handle.args)
+            for _ in range(turns):
+                now = self.time()
+                while timers and timers[0][0] <= now:
+                    ready.append(heapq.heappop(timers)[2])
+                if not ready:
+                    return False
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle.is_cancelled:
+                        handle.context.run(handle.callback, *handle.args)
         finally:
             asyncio._set_running_loop(None)
         return True

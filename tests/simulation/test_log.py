@@ -91,8 +91,7 @@ class Logs:
             step, thread_id = dice.take(STEPS), dice.take(THREADS)
             self.told.append(f"{step} {thread_id}")
             self._loop.call_now(self._step, step, thread_id, dice)
-            for _ in range(TURNS_TO_HEAR if self.is_last else dice.take((0, 1, 3))):
-                self._loop.turn()
+            self._loop.turn(TURNS_TO_HEAR if self.is_last else dice.take((0, 1, 3)))
             self._look()
             if self.is_last:
                 late = [a for a in self.audiences[thread_id] if a.taking and not a.is_over]

@@ -117,13 +117,11 @@ class Drive:
 
     async def _run(self, stack: AsyncExitStack) -> None:
         try:
-            if self.stopped is not None:
-                raise asyncio.CancelledError
             config = self._config()
             if self._rooms.registry.static(self.claim.graph_id) is None:
-                self._check_tries()  # the factory may be what kills the workers
+                self._check()  # the factory may be what kills the workers
             self._graph = await stack.enter_async_context(self._open(config))
-            self._check_tries()
+            self._check()
             await self._stream(self._graph, config)
         except asyncio.CancelledError as error:
             if self.stopped is None:
@@ -159,7 +157,10 @@ class Drive:
         if self._saver is not None and self._graph is not None:
             self.summary = self._quick_summary(self._graph)
 
-    def _check_tries(self) -> None:
+    def _check(self) -> None:
+        """Raise if the graph is not to be driven: it was stopped, or has lost all its workers."""
+        if self.stopped is not None:
+            raise asyncio.CancelledError
         if self.claim.tries > self._rooms.settings.bg_job_max_retries:
             raise AttemptsExhausted(
                 f"The run was cut off {self.claim.tries - 1} times (its worker crashed or was"

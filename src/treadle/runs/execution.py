@@ -30,6 +30,10 @@ ABANDON_SECONDS = 0.1
 """How long a stopped graph on a loop of its own may take to end, before it is left behind."""
 
 
+class _Stopped(Exception):
+    """The run was told to end otherwise while it ended: that counts."""
+
+
 class Execution:
     """One attempt at one run. ``thread_waits`` tells at the end whether more runs wait for it."""
 
@@ -138,9 +142,14 @@ class Execution:
             return
         status, thread_status, error = self._verdict()
         told = self._told_last(status, error)
-        thread = await self._rooms.database.write(
-            lambda transaction: self._write_end(transaction, status, thread_status, error, told)
-        )
+        try:
+            thread = await self._rooms.database.write(
+                lambda transaction: self._write_end(transaction, status, thread_status, error, told)
+            )
+        except _Stopped as stop:
+            self._drive.stopped = str(stop)
+            await self._end()
+            return
         if thread is None:
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
@@ -186,8 +195,12 @@ class Execution:
             "state_values": summary.values if summary else None,
             "interrupts": summary.interrupts if summary else None,
         }
-        if not await transaction.execute(queries.END_RUN, {**params, "status": status}):
+        owned = await transaction.fetch_one(queries.OWNED, params)
+        if owned is None:
             return None
+        if owned["stop"] not in (None, self._drive.stopped):
+            raise _Stopped(owned["stop"])
+        await transaction.execute(queries.END_RUN, {**params, "status": status})
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
         if claim.temporary:

@@ -97,11 +97,13 @@ WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
 """
 
 OWNED = """
-SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+SELECT stop FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
 """
 
+# A rollback counts for more than an interrupt.
 STOP_RUNNING = """
-UPDATE runs SET stop = :stop WHERE run_id = :run_id AND status = 'running' AND stop IS NULL
+UPDATE runs SET stop = CASE WHEN stop = 'rollback' THEN stop ELSE :stop END
+WHERE run_id = :run_id AND status = 'running'
 """
 
 END_PENDING = """
