@@ -225,7 +225,12 @@ class Application:
         return path or "/"
 
     def _miss(self, scope: Any, path: str) -> Body:
-        """What to say where no endpoint answers: 405, 307 for a trailing slash, or 404."""
+        """What to say where no endpoint answers: 405, 307 for a trailing slash, or 404.
+
+        ``/ok`` is for probes, which are to find it as it is or not at all.
+        """
+        if path.rstrip("/") == "/ok":
+            return json_response({"detail": "Not Found"}, 404)
         if allowed := self._router.methods(path):
             allow = (b"allow", ", ".join(sorted(allowed)).encode())
             return json_response({"detail": "Method Not Allowed"}, 405, [allow])

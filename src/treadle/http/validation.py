@@ -14,6 +14,7 @@ from treadle.errors import Invalid, Refused
 
 INVALID_JSON = "Invalid JSON in request body"
 MAX_DEPTH = 250
+MAX_PARSED_DEPTH = 1000
 MAX_DETAIL_CHARACTERS = 4000
 
 _decode_anything = msgspec.json.Decoder(Any).decode
@@ -117,16 +118,20 @@ def _own_words(error: msgspec.ValidationError) -> str:
 
 
 def _check_depth(raw: bytes) -> None:
-    """Refuse JSON that is nested deeper than what can be written again."""
+    """Refuse JSON that is nested deeper than what can be written again.
+
+    Beyond ``MAX_PARSED_DEPTH`` it counts as no JSON, whatever this Python's stack can bear.
+    """
     brackets = _STRINGS.sub(b"", raw).translate(_ANY_BRACKET, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
+    for depth in range(MAX_PARSED_DEPTH + 1):
         shorter = brackets.replace(b"[]", b"")
         if len(shorter) == len(brackets):
+            if depth > MAX_DEPTH:
+                _parse(raw)
+                raise Refused("Recursion limit reached")
             return
         brackets = shorter
-    if b"[]" in brackets:
-        _parse(raw)
-        raise Refused("Recursion limit reached")
+    raise Invalid(INVALID_JSON)
 
 
 def _check_integers(raw: bytes) -> None:

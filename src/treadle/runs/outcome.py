@@ -36,5 +36,6 @@ class Outcome:
         return self._json
 
 
-def error_json(error: dict[str, str]) -> bytes:
-    return dumps({"__error__": error})
+def output_json(outcome: Outcome | None) -> bytes:
+    """The body of ``wait`` and ``join``; None is the outcome of a run that was deleted."""
+    return dumps({"__error__": GONE}) if outcome is None else outcome.json()

@@ -164,11 +164,13 @@ class Routes:
     async def cancel(self, request: Request) -> Response:
         thread_id, run_id = request.path_id("thread"), request.path_id("run")
         query = request.query(CancelQuery)
-        await self._service.cancel(request.caller, thread_id, run_id, query.action, query.wait)
+        whose = request.caller, thread_id, run_id, query.action
         if not query.wait:
+            await self._service.cancel(*whose)
             return json_response({}, 202)
+        reader = await self._service.cancel_watched(*whose)
         headers = location(f"/threads/{thread_id}/runs/{run_id}", "join")
-        return json_response({}, headers=headers)
+        return WaitForRun(reader, run_id, headers=headers, finish=lambda _: b"{}")
 
     async def cancel_many(self, request: Request, body: RunsCancel) -> Response:
         action = request.query(BulkCancelQuery).action

@@ -369,13 +369,11 @@ class RunService:
     # -- ending ----------------------------------------------------------------------------
 
     async def cancel(
-        self, caller: Caller, thread_id: str, run_id: str, action: CancelAction, wait: bool
+        self, caller: Caller, thread_id: str, run_id: str, action: CancelAction
     ) -> None:
-        """Cancel a run in flight; with ``wait``, return once it and its thread are settled."""
+        """Cancel a run in flight."""
         visible = await authorize(caller, "threads", "update", {"thread_id": thread_id})
-        found = await self._cancel(
-            [(thread_id, run_id)], action, visible, wait_for=run_id if wait else None
-        )
+        found = await self._cancel([(thread_id, run_id)], action, visible)
         if found == 0:
             raise NotFound("No runs found to cancel.")
         if found < 0:
@@ -384,10 +382,22 @@ class RunService:
                 f" and that run {run_id} has not ended."
             )
 
+    async def cancel_watched(
+        self, caller: Caller, thread_id: str, run_id: str, action: CancelAction
+    ) -> Reader:
+        """Cancel a run in flight; a reader that will find its end."""
+        reader = self._rooms.events.log(thread_id).read(watches=False)
+        try:
+            await self.cancel(caller, thread_id, run_id, action)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
     async def hung_up(self, caller: Caller, thread_id: str, run_id: str) -> None:
         """Cancel a run because its client left; nothing if it has ended meanwhile."""
         with contextlib.suppress(NotFound):
-            await self.cancel(caller, thread_id, run_id, "interrupt", wait=False)
+            await self.cancel(caller, thread_id, run_id, "interrupt")
 
     async def cancel_many(
         self, caller: Caller, thread_id: str, run_ids: Sequence[str], action: CancelAction
@@ -416,15 +426,9 @@ class RunService:
         visible: Filter | None,
         *,
         only: tuple[str, ...] = ("pending", "running"),
-        wait_for: str | None = None,
     ) -> int:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
         displaced = _Displaced()
-        reader = (
-            self._rooms.events.log(places[0][0]).read(watches=False)
-            if wait_for is not None
-            else None
-        )
 
         async def end(transaction: Transaction) -> int:
             found, ended = 0, 0
@@ -447,16 +451,10 @@ class RunService:
                 )
             return found or -ended
 
-        try:
-            found = await self._database.write(end)
-            self._tell(displaced)
-            self._worker.wake()
-            if reader is not None and found > 0:
-                await _until_ended(reader, str(wait_for))
-            return max(found, -1)
-        finally:
-            if reader is not None:
-                reader.close()
+        found = await self._database.write(end)
+        self._tell(displaced)
+        self._worker.wake()
+        return max(found, -1)
 
     async def delete(self, caller: Caller, thread_id: str, run_id: str) -> None:
         """Remove a run, its checkpoints and events; one in flight is stopped first."""
@@ -586,11 +584,3 @@ def _close(readers: Iterable[Reader | None]) -> None:
     for reader in readers:
         if reader is not None:
             reader.close()
-
-
-async def _until_ended(reader: Reader, run_id: str) -> None:
-    """Wait for the end of a run, or for its deletion."""
-    while (entries := await reader.next(timeout=60)) is not None:
-        for entry in entries:
-            if entry.kind in (END, GONE_KIND) and entry.run_id in ("", run_id):
-                return

@@ -1,4 +1,4 @@
-"""The response of ``wait`` and ``join``: headers at once, white space meanwhile, then JSON."""
+"""What ``wait``, ``join`` and ``cancel?wait`` answer: headers at once, white space, then JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from treadle.http.response import JSON_TYPE, Headers, Receive, Send
-from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome, error_json
+from treadle.runs.outcome import END, GONE_KIND, Outcome, output_json
 from treadle.streaming.log import Reader
 from treadle.streaming.sse import Disconnect
 
@@ -17,8 +17,8 @@ KEEP_ALIVE_SECONDS = 5.0
 class WaitForRun:
     """Sends a run's output once it has ended.
 
-    ``finish`` makes the body from the outcome. ``abandoned`` is awaited if the client leaves
-    before that.
+    ``finish`` makes the body from the outcome (None: the run was deleted). ``abandoned`` is
+    awaited if the client leaves before that.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class WaitForRun:
         run_id: str,
         *,
         headers: Headers = (),
-        finish: Callable[[Outcome], bytes] = Outcome.json,
+        finish: Callable[[Outcome | None], bytes] = output_json,
         abandoned: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._reader, self._run_id, self._headers = reader, run_id, headers
@@ -53,7 +53,7 @@ class WaitForRun:
                     if entry.kind == END and entry.run_id == self._run_id:
                         body = self._finish(entry.payload)
                     elif entry.kind == GONE_KIND and entry.run_id in ("", self._run_id):
-                        body = error_json(GONE)
+                        body = self._finish(None)
                 if body is None and clock() >= silent_until:
                     await send({"type": "http.response.body", "body": b"\n", "more_body": True})
                     silent_until = clock() + KEEP_ALIVE_SECONDS

@@ -144,6 +144,12 @@ async def test_wrong_method_is_405_and_names_the_right_ones(app):
     assert answer.headers["allow"] == "DELETE, GET, HEAD"
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/ok"), ("GET", "/ok/")])
+async def test_probes_have_one_address_and_no_redirect(method, path):
+    app = Application([Endpoint("GET", "/ok", ENDPOINTS[0].handler, "System", "Probe")])
+    assert (await ask(app, method, path)).status == 404
+
+
 async def test_trailing_slash_redirects_with_its_query(app):
     answer = await ask(app, "POST", "/greet/", b"{}", query=b"a=1")
     assert (answer.status, answer.headers["location"]) == (307, "/greet?a=1")

@@ -115,14 +115,21 @@ class House:
 
     async def outcome(self, created: Any) -> Outcome | None:
         """Read to the end of a watched run; None if it was deleted."""
+        return await self._end(created.reader, created.run_id)
+
+    async def _end(self, reader: Any, run_id: str) -> Outcome | None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                for entry in await created.reader.next(PATIENCE_SECONDS) or ():
-                    if entry.run_id not in ("", created.run_id):
-                        continue
-                    if entry.kind in (END, GONE_KIND):
-                        created.reader.close()
+                for entry in await reader.next(PATIENCE_SECONDS) or ():
+                    if entry.run_id in ("", run_id) and entry.kind in (END, GONE_KIND):
+                        reader.close()
                         return entry.payload
+
+    async def cancel(self, created: Any, action: Any = "interrupt") -> None:
+        """Cancel a run and wait for its end."""
+        run_id = created.run_id
+        reader = await self.service.cancel_watched(ANYONE, created.thread_id, run_id, action)
+        await self._end(reader, run_id)
 
     async def run(self, thread_id: str, graph: str = "chain", **fields: Any) -> Outcome | None:
         """Create a run and wait for its end."""

@@ -85,7 +85,7 @@ async def test_cancelled_with_interrupt(house):
     thread = await house.thread()
     run = await house.create(thread, "gated", "end", input={"gate": "a"})
     await house.at("a")
-    await house.service.cancel(ANYONE, thread, run.run_id, "interrupt", wait=True)
+    await house.cancel(run)
     values = {"gate": "a", "log": ["first"]}
     assert await verdict(house, thread) == (["interrupted"], "interrupted", "UserInterrupt", values)
     message = (await house.shown_thread(thread))["error"]["message"]
@@ -98,7 +98,7 @@ async def test_cancelled_with_rollback(house):
     await house.run(thread)
     run = await house.create(thread, "gated", "end", input={"gate": "a"})
     await house.at("a")
-    await house.service.cancel(ANYONE, thread, run.run_id, "rollback", wait=True)
+    await house.cancel(run, "rollback")
     assert await verdict(house, thread) == (["success"], "idle", None, {"log": ["a", "b", "c"]})
     row = await house.database.read_one(
         "SELECT count(*) AS n FROM checkpoints WHERE run_id = :r", {"r": run.run_id}
@@ -111,7 +111,7 @@ async def test_a_rollback_goes_back_to_an_open_question(house):
     await house.run(thread, "question")
     run = await house.create(thread, "gated", "end", input={"gate": "a"})
     await house.at("a")
-    await house.service.cancel(ANYONE, thread, run.run_id, "rollback", wait=True)
+    await house.cancel(run, "rollback")
     shown = await house.shown_thread(thread)
     assert shown["status"] == "interrupted"
     assert shown["interrupts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from langchain_core.messages import AIMessage
 
-from treadle.runs.outcome import GONE, Outcome, error_json
+from treadle.runs.outcome import Outcome, output_json
 from treadle.serialization import loads
 
 ERROR = {"error": "ValueError", "message": "the boiler exploded"}
@@ -39,4 +39,4 @@ def test_it_is_written_once():
 
 def test_what_those_who_wait_for_a_deleted_run_are_told():
     told = {"error": "HTTPException", "message": "404: Run not found"}
-    assert loads(error_json(GONE)) == {"__error__": told}
+    assert loads(output_json(None)) == {"__error__": told}

@@ -21,7 +21,7 @@ async def test_a_cancel_at_any_turn_of_the_loop_ends_the_run(house, turns):
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(3):
-        await house.service.cancel(ANYONE, thread, run.run_id, "interrupt", wait=True)
+        await house.cancel(run)
     assert (await house.outcome(run)).status == "interrupted"
     await house.until(lambda: house.worker.active == 0)
     assert await house.statuses(thread) == ["interrupted"]
@@ -46,7 +46,7 @@ async def test_what_happens_on_a_thread_that_nobody_watches_leaves_no_log(house,
     if what == "delete thread":
         await house.threads.delete(ANYONE, thread)
     elif what == "cancel pending":
-        await house.service.cancel(ANYONE, thread, run.run_id, "interrupt", wait=False)
+        await house.service.cancel(ANYONE, thread, run.run_id, "interrupt")
     elif what == "delete run":
         await house.service.delete(ANYONE, thread, run.run_id)
     else:

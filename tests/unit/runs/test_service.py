@@ -170,10 +170,9 @@ async def test_many_newcomers_at_once(house, strategy):
 
 
 @pytest.mark.parametrize("action", ["interrupt", "rollback"])
-@pytest.mark.parametrize("wait", [True, False])
-async def test_cancelling_a_pending_run(house, graphs, action, wait):
+async def test_cancelling_a_pending_run(house, graphs, action):
     thread, running, [behind] = await busy(house, "chain")
-    await house.service.cancel(ANYONE, thread, behind.run_id, action, wait)
+    await house.cancel(behind, action)
     outcome = await house.outcome(behind)
     assert (outcome.status, outcome.output) == ("interrupted", {"log": [*"abc"]})
     left = ["interrupted"] if action == "interrupt" else []
@@ -190,7 +189,7 @@ async def test_cancelling_the_only_pending_run_frees_its_thread(house):
     before = await house.shown_thread(thread)
     run = await house.create(thread, watch="end", after_seconds=60)
     assert (await house.shown_thread(thread))["status"] == "busy"
-    await house.service.cancel(ANYONE, thread, run.run_id, "interrupt", wait=True)
+    await house.cancel(run)
     after = await house.shown_thread(thread)
     assert after["status"] == before["status"] == "interrupted"
     assert after["interrupts"] == before["interrupts"]
@@ -199,7 +198,7 @@ async def test_cancelling_the_only_pending_run_frees_its_thread(house):
 
 async def test_a_temporary_run_that_is_cancelled_while_pending_takes_its_thread_along(house):
     run = await house.create(None, watch="end", after_seconds=60)
-    await house.service.cancel(ANYONE, run.thread_id, run.run_id, "interrupt", wait=True)
+    await house.cancel(run)
     assert (await house.outcome(run)).status == "interrupted"
     assert await counts(house) == (0, 0)
 
@@ -210,10 +209,10 @@ async def test_cancelling_what_has_ended_or_never_was(house):
     await house.outcome(run)
     cancel = house.service.cancel
     with pytest.raises(NotFound, match=r"No matching runs to cancel"):
-        await cancel(ANYONE, thread, run.run_id, "interrupt", False)
+        await cancel(ANYONE, thread, run.run_id, "interrupt")
     for place in ((thread, new_id()), (new_id(), run.run_id)):
         with pytest.raises(NotFound, match=r"No runs found to cancel"):
-            await cancel(ANYONE, *place, "interrupt", True)
+            await cancel(ANYONE, *place, "interrupt")
     await house.service.hung_up(ANYONE, thread, run.run_id)
     await house.until(lambda: house.events._logs == {})
 
@@ -251,7 +250,7 @@ async def test_a_joiner_of_a_cancelled_run_gets_its_partial_values(house):
     thread, running, _ = await busy(house)
     reader, _, ended = await house.service.join(ANYONE, thread, running.run_id, events=False)
     assert not ended
-    await house.service.cancel(ANYONE, thread, running.run_id, "interrupt", wait=False)
+    await house.service.cancel(ANYONE, thread, running.run_id, "interrupt")
     outcome = await house.outcome(running)
     assert outcome.output == {"gate": "a", "log": [*"abc", "first"]}
     reader.close()
@@ -414,7 +413,7 @@ async def test_whatever_happens_every_run_ends_once_and_every_log_goes(house, gr
             await asyncio.sleep(0)
         try:
             if number % 3 == 0:
-                await house.service.cancel(ANYONE, thread, run.run_id, "interrupt", wait=True)
+                await house.cancel(run)
             elif number % 7 == 0:
                 await house.service.delete(ANYONE, thread, run.run_id)
         except NotFound:
