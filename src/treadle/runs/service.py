@@ -40,6 +40,7 @@ BUSY = (
 NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
 Json = dict[str, Any]
 Watch = Literal["nothing", "end", "events"]
+_ANY_ANSWER: Json = {"value": None, "id": None, "response_schema": None}
 
 
 class Assistants(Protocol):
@@ -362,7 +363,7 @@ class RunService:
             values = loads(thread["state_values"])
         waiting = loads(thread["interrupts"] or "{}") if thread else {}
         if waiting and (not values or isinstance(values, dict)):
-            asked = [interrupt for task in waiting.values() for interrupt in task]
+            asked = [{**_ANY_ANSWER, **question} for task in waiting.values() for question in task]
             values = {**(values or {}), "__interrupt__": asked}
         return dumps(values)
 

@@ -122,7 +122,10 @@ def select_state(state: Json, select: Sequence[str]) -> Json:
 
 
 def _interrupt(interrupt: Interrupt) -> Json:
-    return {"value": interrupt.value, "id": interrupt.id}
+    shown: Json = {"value": interrupt.value, "id": interrupt.id}
+    if isinstance(interrupt.response_schema, dict):
+        shown["response_schema"] = interrupt.response_schema
+    return shown
 
 
 def _task(task: PregelTask, thread_id: str) -> Json:
