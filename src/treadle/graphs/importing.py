@@ -75,7 +75,8 @@ def _import_file(config: Config, file: Path) -> ModuleType:
         return importlib.import_module(name)
     digest = hashlib.sha256(os.path.relpath(file, config.folder).encode())
     name = f"treadle_graph_{digest.hexdigest()[:8]}_{file.stem.replace('-', '_')}"
-    return sys.modules.get(name) or _import_as(name, file)
+    known = sys.modules.get(name)
+    return known if known and known.__file__ == str(file) else _import_as(name, file)
 
 
 def _import_as(name: str, file: Path) -> ModuleType:

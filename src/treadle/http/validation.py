@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ANY_BRACKET = bytes.maketrans(b"{}", b"[]")
+_DEEPER_OR_HIGHER = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 def body_decoder(kind: Any) -> Callable[[bytes], Any]:
@@ -122,16 +123,13 @@ def _check_depth(raw: bytes) -> None:
 
     Beyond ``MAX_PARSED_DEPTH`` it counts as no JSON, whatever this Python's stack can bear.
     """
-    brackets = _STRINGS.sub(b"", raw).translate(_ANY_BRACKET, _NO_BRACKETS)
-    for depth in range(MAX_PARSED_DEPTH + 1):
-        shorter = brackets.replace(b"[]", b"")
-        if len(shorter) == len(brackets):
-            if depth > MAX_DEPTH:
-                _parse(raw)
-                raise Refused("Recursion limit reached")
-            return
-        brackets = shorter
-    raise Invalid(INVALID_JSON)
+    steps = memoryview(_STRINGS.sub(b"", raw).translate(_DEEPER_OR_HIGHER, _NO_BRACKETS))
+    depth = max(accumulate(steps.cast("b")), default=0)
+    if depth > MAX_PARSED_DEPTH:
+        raise Invalid(INVALID_JSON)
+    if depth > MAX_DEPTH:
+        _parse(raw)
+        raise Refused("Recursion limit reached")
 
 
 def _check_integers(raw: bytes) -> None:

@@ -4,6 +4,10 @@ import sys
 
 import pytest
 
+from treadle.config import load_config
+from treadle.graphs import GraphRegistry
+from treadle.graphs.importing import import_module
+
 
 def test_a_file_that_has_an_ordinary_name_is_imported_by_it(project):
     registry = project(
@@ -40,6 +44,17 @@ def test_a_file_is_imported_once_for_all_its_graphs(project):
     code = "import sys\nsys.times = getattr(sys, 'times', 0) + 1\na = b = builder('a')\n"
     project({"a": "./my-graphs.py:a", "b": "./my-graphs.py:b"}, {"my-graphs.py": code}).load()
     assert sys.__dict__.pop("times") == 1
+
+
+def test_projects_of_one_process_do_not_meet(project, tmp_path):
+    project({"a": "./my-graphs.py:a"}, {"my-graphs.py": "a = builder('a')\n"}).load()
+    for name in ("my-graphs.py", "langgraph.json"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / name).write_text((tmp_path / name).read_text() + "\n")
+    other = load_config(tmp_path / "other" / "langgraph.json")
+    GraphRegistry(other).load()
+    module = import_module(other, "./my-graphs.py", "Graph")
+    assert module.__file__ == str(tmp_path / "other" / "my-graphs.py")
 
 
 def test_type_hints_find_the_module_of_a_file_with_an_odd_name(project):
