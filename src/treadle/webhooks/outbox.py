@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("treadle.webhooks")
 
-PAUSES_SECONDS = (1.0, 1.0)
+PAUSES_SECONDS = (0.75, 1.5)
 """How long to wait after each attempt that failed; after one more, the entry is given up."""
 ATTEMPT_SECONDS = 10.0
 CONCURRENT = 16
