@@ -146,6 +146,8 @@ class SQLiteDatabase:
         self._committing: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "treadle-writer") if synchronous == "full" else None
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, "treadle-scan")
+        self._mover = ThreadPoolExecutor(1, "treadle-wal")
+        self._rest_due = False
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._wal_task: asyncio.Task[None] | None = None
@@ -180,6 +182,7 @@ class SQLiteDatabase:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._wal_task
         self._scanners.shutdown()
+        self._mover.shutdown()
         if self._thread is not None:
             self._thread.shutdown()
         with contextlib.suppress(sqlite3.OperationalError):
@@ -236,6 +239,7 @@ class SQLiteDatabase:
             "journal_mode = wal",
             f"synchronous = {self._synchronous}",
             "wal_autocheckpoint = 0",
+            f"journal_size_limit = {WAL_LIMIT_BYTES}",
             f"cache_size = -{CACHE_KIB}",
             "temp_store = memory",
             "secure_delete = fast",
@@ -262,15 +266,22 @@ class SQLiteDatabase:
                 )
 
     async def _tend_wal(self) -> None:
-        """Move the log into the database file, off the event loop, whenever it has grown."""
+        """Move the log into the database file, off the event loop, whenever it has grown.
+
+        The log begins anew once all of it has been moved, and while writes go on there is always
+        something new in it. So most of it is moved beside them, and they wait for the rest.
+        """
         while True:
             await asyncio.sleep(WAL_CHECK_SECONDS)
-            await self._loop.run_in_executor(self._scanners, self._shorten_wal)
+            if _size(f"{self.path}-wal") > WAL_LIMIT_BYTES:
+                for _ in range(2):
+                    await self._loop.run_in_executor(self._mover, self._move_log)
+                self._rest_due = True
+                self._commit_at_turns_end()
 
-    def _shorten_wal(self) -> None:
-        with contextlib.suppress(OSError, sqlite3.Error):
-            if os.path.getsize(f"{self.path}-wal") > WAL_LIMIT_BYTES:
-                self._scan("PRAGMA wal_checkpoint(PASSIVE)", NO_PARAMS)
+    def _move_log(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._scan("PRAGMA wal_checkpoint(PASSIVE)", NO_PARAMS)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -327,23 +338,31 @@ class SQLiteDatabase:
             self._linger.cancel()
             self._linger = None
         if self._committing is not None:
-            return  # the writer's thread is at work: what waits is committed after it
+            return  # a thread is at work: what waits is committed after it
+        if self._rest_due:
+            self._rest_due = False
+            self._let_thread(self._mover, self._move_log, [])
+            return
         jobs, self._jobs = self._jobs, []
         if self._thread is None:
             self._run(jobs)
             for job in jobs:
                 job.settle()
         else:
-            self._committing = asyncio.ensure_future(
-                self._loop.run_in_executor(self._thread, self._run, jobs)
-            )
-            self._committing.add_done_callback(lambda _: self._committed(jobs))
+            self._let_thread(self._thread, lambda: self._run(jobs), jobs)
+
+    def _let_thread(
+        self, thread: ThreadPoolExecutor, work: Callable[[], None], jobs: list[_Job]
+    ) -> None:
+        """Let a thread do ``work``; writes wait until it is done, and ``jobs`` with it."""
+        self._committing = asyncio.ensure_future(self._loop.run_in_executor(thread, work))
+        self._committing.add_done_callback(lambda _: self._committed(jobs))
 
     def _committed(self, jobs: list[_Job]) -> None:
         self._committing = None
         for job in jobs:
             job.settle()
-        if self._jobs:
+        if self._jobs or self._rest_due:
             self._commit_at_turns_end()
 
     def _run(self, jobs: list[_Job]) -> None:
@@ -369,6 +388,14 @@ class SQLiteDatabase:
                 execute("ROLLBACK")
             for job in jobs:
                 job.error = job.error or error
+
+
+def _size(path: str) -> int:
+    """The bytes of a file; 0 if it isn't there."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 async def _nothing(transaction: object) -> None:

@@ -287,6 +287,64 @@ async def test_the_log_moves_into_the_file_once_it_has_grown(path, monkeypatch):
     await database.close()
 
 
+@pytest.fixture
+def small_log(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The log is looked at all the time, and may have this many bytes."""
+    monkeypatch.setattr("treadle.database.sqlite.WAL_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr("treadle.database.sqlite.WAL_LIMIT_BYTES", 2**18)
+    return 2**18
+
+
+async def test_the_log_begins_anew_though_writes_never_pause(path, synchronous, small_log):
+    database = SQLiteDatabase(path, synchronous)
+    await database.open()
+    notes = Notes(database)
+    await notes.make()
+    log = path.with_name(f"{path.name}-wal")
+
+    def beginning() -> bytes:
+        """The number of the log in its header: SQLite counts how often it has begun anew."""
+        with log.open("rb") as file:
+            return file.read(16)[12:]
+
+    number, first = 0, beginning()
+    writing: set[asyncio.Task[Any]] = set()
+    async with asyncio.timeout(20):
+        while len(writing) < 4 or beginning() == first:
+            writing.add(asyncio.create_task(database.write(notes.adding(f"{number:4000}"))))
+            number += 1
+            if len(writing) == 8:
+                _, writing = await asyncio.wait(writing, return_when="FIRST_COMPLETED")
+    await asyncio.gather(*writing)
+    assert len(await notes.texts()) == number
+    await database.close()
+
+
+async def test_who_reads_does_not_wait_for_the_log(path, small_log, monkeypatch):
+    """While the rest of the log is moved, writes wait and nothing else does."""
+    database, moving, may_end = SQLiteDatabase(path), threading.Event(), threading.Event()
+    await database.open()
+    notes = Notes(database)
+    await notes.make()
+    move = database._move_log
+
+    def slowly() -> None:
+        if database._committing is not None:
+            moving.set()
+            assert may_end.wait(10)
+        move()
+
+    monkeypatch.setattr(database, "_move_log", slowly)
+    await database.write(notes.adding("x" * 2 * small_log))
+    await until(moving.is_set)
+    write = asyncio.ensure_future(database.write(notes.adding("late")))
+    assert len(await notes.texts()) == 1
+    assert not write.done()
+    may_end.set()
+    await write
+    await database.close()
+
+
 # -- opening -----------------------------------------------------------------------------------
 
 
