@@ -28,7 +28,7 @@ THREADS = ("thread 1", "thread 1", "thread 1", "thread 2")
 RUNS = ("run 1", "run 2")
 SIZES = (1, 10, 600)
 TICKS_US = (1, 1000, 6000, 2_000_000, -5_000_000)
-LIMIT_BYTES = 1000
+ENTRY_BYTES, TAKE_BYTES, LIMIT_BYTES, REPLAY_BYTES = 10, 300, 2000, 700
 LAST = 2**62
 LONGEST_REST_TURNS = 1000
 TURNS_TO_HEAR = 5
@@ -46,8 +46,8 @@ class Audience:
 
     @property
     def is_over(self) -> bool:
-        """Whether it gets no more: it fell behind, or the process ends."""
-        return self.reader.cut_off or self.reader.closed
+        """Whether it gets no more: it fell behind, or the process ends and it has got all."""
+        return self.reader.cut_off or (self.reader.closed and self.got == self.due)
 
     def look(self) -> None:
         """Take in what ``next`` has given, if it has."""
@@ -152,12 +152,18 @@ class Logs:
         kept = self.kept[thread_id]
         run_id = dice.take((None, *RUNS))
         ids = [0, *(entry.id for entry in kept), LAST]
-        after, until = sorted((dice.take(ids), dice.take(ids[::-1])))
-        found = self._await(self.hub.replay(thread_id, run_id, after, until))
+        after_given, until = sorted((dice.take(ids), dice.take(ids[::-1])))
+        after = after_given
+        found: list[Entry] = []
+        while page := self._await(self.hub.replay(thread_id, run_id, after, until)):
+            assert sum(len(entry.data) for entry in page[:-1]) < REPLAY_BYTES
+            found += page
+            assert after < page[-1].id
+            after = page[-1].id
         wanted = [
             (entry.id, entry.run_id, entry.data)
             for entry in kept
-            if after < entry.id <= until and run_id in (None, entry.run_id)
+            if after_given < entry.id <= until and run_id in (None, entry.run_id)
         ]
         assert [(entry.id, entry.run_id, entry.data) for entry in found] == wanted
 
@@ -165,6 +171,7 @@ class Logs:
         """The process ends in good order, and the next one goes on."""
         self.hub.close()
         self._await(self._database.flush())
+        self.rest()
         assert all(a.is_over for audiences in self.audiences.values() for a in audiences)
         for audiences in self.audiences.values():
             audiences.clear()
@@ -216,7 +223,10 @@ def test_every_reader_gets_what_was_appended_since_it_came(
     wall = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", wall)
+        patch.setattr(module, "ENTRY_BYTES", ENTRY_BYTES)
+        patch.setattr(module, "TAKE_BYTES", TAKE_BYTES)
         patch.setattr(module, "READER_LIMIT_BYTES", LIMIT_BYTES)
+        patch.setattr(module, "REPLAY_BYTES", REPLAY_BYTES)
         logs = Logs(connection, wall)
         try:
             logs.play(schedule)

@@ -27,9 +27,12 @@ logger = structlog.get_logger("treadle.streaming")
 
 COUNTER_BITS = 20
 BURST_SECONDS = 0.005
-TRIM_BYTES = 2**20
+ENTRY_BYTES = 400
+"""What an entry takes beside its data and the frame that is made of it."""
+TAKE_BYTES = 2**18
 READER_LIMIT_BYTES = 64 * 2**20
 REPLAY_PAGE = 1000
+REPLAY_BYTES = 2**20
 
 
 class Entry:
@@ -44,6 +47,11 @@ class Entry:
         self.payload = payload
         self._frame: bytes | None = None
         self._frame_with_id: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory while somebody still has to read it."""
+        return ENTRY_BYTES + 2 * len(self.data)
 
     @property
     def frame(self) -> bytes:
@@ -96,11 +104,12 @@ class Reader:
         self.closed = False
 
     async def next(self, timeout: float) -> Sequence[Entry] | None:
-        """What has come since the last call; waits for at least one entry.
+        """What has come since the last call, or the first of it; waits for at least one entry.
 
+        It is not much more than ``TAKE_BYTES``, for what is taken counts no longer as waiting.
         Returns an empty list after ``timeout`` seconds without any, and None once this reader
         has been ``cut_off`` because it fell too far behind, or ``closed`` because the server
-        stops.
+        stops and has read what there was.
         """
         if self._position == self._log.end and not (self.cut_off or self.closed):
             loop = asyncio.get_running_loop()
@@ -111,12 +120,12 @@ class Reader:
             finally:
                 timer.cancel()
                 self._waiter = None
-        if self.cut_off or self.closed:
+        if self.cut_off or (self.closed and self._position == self._log.end):
             return None
-        taken = self._log.since(self._position)
-        self._position = self._log.end
-        size, self._bytes = self.lag_bytes, self._log.appended_bytes
-        if size > TRIM_BYTES:
+        taken, size = self._log.since(self._position, self.lag_bytes)
+        self._position += len(taken)
+        self._bytes += size
+        if size >= TAKE_BYTES:
             self._log.trim()
         return taken
 
@@ -164,8 +173,19 @@ class ThreadLog:
     def end(self) -> int:
         return self._base + len(self._entries)
 
-    def since(self, position: int) -> Sequence[Entry]:
-        return self._entries[position - self._base :]
+    def since(self, position: int, waiting_bytes: int) -> tuple[Sequence[Entry], int]:
+        """The entries from ``position`` on, of which so much waits, and what they take.
+
+        Where that is more than ``TAKE_BYTES``, only the first of them.
+        """
+        first = position - self._base
+        if waiting_bytes <= TAKE_BYTES:
+            return self._entries[first:], waiting_bytes
+        size, end = 0, first
+        while size < TAKE_BYTES:
+            size += self._entries[end].size_bytes
+            end += 1
+        return self._entries[first:end], size
 
     def append(
         self,
@@ -200,7 +220,7 @@ class ThreadLog:
         """Let the readers have an event; see ``append``."""
         if self._readers:
             self._entries.append(entry)
-            self.appended_bytes += len(entry.data) + len(entry.name)
+            self.appended_bytes += entry.size_bytes
             if self._wake is None or last:
                 self._schedule_wake(last)
 
@@ -228,13 +248,10 @@ class ThreadLog:
         """Forget what every reader has passed."""
         positions = [reader.position for reader in self._readers if not reader.cut_off]
         passed = min(positions, default=self.end) - self._base
-        if passed == len(self._entries):
-            self._entries.clear()
-        elif passed > 256:
+        # What stays is moved up: not for every few of very many.
+        if passed > len(self._entries) >> 8:
             del self._entries[:passed]
-        else:
-            return
-        self._base += passed
+            self._base += passed
 
     def read(self, watches: bool = True) -> Reader:
         """A reader of what is appended from now on. Close it when done.
@@ -342,6 +359,7 @@ class EventHub:
                 "after": after,
                 "until": until,
                 "limit": REPLAY_PAGE,
+                "most_bytes": REPLAY_BYTES,
             },
         )
         return [

@@ -11,16 +11,20 @@ SELECT :thread_id, :id, :run_id, :kind, :name, :data
 WHERE :attempt = 0 OR EXISTS (SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt)
 """
 
-REPLAY_THREAD = """
-SELECT id, run_id, kind, name, data FROM events
-WHERE thread_id = :thread_id AND id > :after AND id <= :until ORDER BY id LIMIT :limit
+# As many rows as begin within :most_bytes; their data is read only once that is known.
+_REPLAY = """
+WITH page (id, begins_at) AS (
+    SELECT id, sum(bytes) OVER (ORDER BY id) - bytes FROM (
+        SELECT id, length(data) AS bytes FROM events
+        WHERE {whose} AND id > :after AND id <= :until ORDER BY id LIMIT :limit) AS sizes)
+SELECT e.id, e.run_id, e.kind, e.name, e.data
+FROM page JOIN events AS e ON e.thread_id = :thread_id AND e.id = page.id
+WHERE page.begins_at < :most_bytes ORDER BY e.id
 """
 
-REPLAY_RUN = """
-SELECT id, run_id, kind, name, data FROM events
-WHERE thread_id = :thread_id AND run_id = :run_id AND id > :after AND id <= :until
-ORDER BY id LIMIT :limit
-"""
+REPLAY_THREAD = _REPLAY.format(whose="thread_id = :thread_id")
+
+REPLAY_RUN = _REPLAY.format(whose="thread_id = :thread_id AND run_id = :run_id")
 
 # -- retention --------------------------------------------------------------------------------
 

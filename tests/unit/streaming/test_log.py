@@ -15,6 +15,8 @@ from treadle.streaming import log as module
 from treadle.streaming.log import (
     BURST_SECONDS,
     COUNTER_BITS,
+    ENTRY_BYTES,
+    TAKE_BYTES,
     Entry,
     EventHub,
     Reader,
@@ -325,6 +327,39 @@ async def test_a_reader_that_falls_too_far_behind_is_cut_off_and_only_that_one(l
     assert await read(fast, 1) == [b"more"]
 
 
+async def test_small_entries_count_for_what_they_take(log, monkeypatch):
+    monkeypatch.setattr(module, "READER_LIMIT_BYTES", 100 * ENTRY_BYTES)
+    slow = log.read()
+    for _ in range(102):
+        append(log, "")
+    await until(lambda: slow.cut_off)
+    assert in_memory(log) == 0
+
+
+async def test_a_backlog_is_taken_in_parts_and_goes_from_memory_as_it_is(log):
+    reader = log.read()
+    for number in range(100):
+        log.append(RUN, "event", "values", b"%06d" % number + b"x" * 100_000)
+    waiting, seen = reader.lag_bytes, []
+    while len(seen) < 100:
+        part = await reader.next(5)
+        size = sum(entry.size_bytes for entry in part)
+        assert size < TAKE_BYTES + 250_000
+        seen += [int(entry.data[:6]) for entry in part]
+        waiting -= size
+        assert reader.lag_bytes == waiting
+        assert in_memory(log) == 100 - len(seen)
+    assert seen == list(range(100))
+
+
+async def test_who_reads_gets_what_was_there_when_the_hub_closed(hub, log):
+    reader = log.read()
+    append(log, "last")
+    hub.close()
+    assert await read(reader, 1) == [b"last"]
+    assert await reader.next(5) is None
+
+
 async def test_a_cut_off_reader_that_waits_is_told_at_once(log):
     reader = log.read()
     waiting = asyncio.create_task(reader.next(60))
@@ -417,6 +452,16 @@ async def test_a_long_replay_comes_in_pages(hub, log, monkeypatch):
         seen += [entry.id for entry in page]
         page = await hub.replay(THREAD, None, seen[-1], ids[-1])
     assert seen == ids
+
+
+async def test_a_page_of_large_entries_has_few(hub, log, monkeypatch):
+    monkeypatch.setattr(module, "REPLAY_BYTES", 1000)
+    ids = [append(log, "x" * size, keep=True).id for size in (5000, 400, 400, 400, 1, 1)]
+    places = [0, ids[0], ids[3], ids[5]]
+    for after, end in pairwise(places):
+        for run in (None, RUN):
+            page = await hub.replay(THREAD, run, after, ids[-1])
+            assert [entry.id for entry in page] == [id for id in ids if after < id <= end]
 
 
 async def test_kept_entries_survive_the_process(path):
