@@ -224,9 +224,6 @@ def test_a_newcomer_that_was_accepted_displaces(server: Server, strategy: str) -
     assert server.database.faults() == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it is ended where it waits: its thread's values and last event are old"
-)
 def test_a_run_that_waits_to_go_on_is_cancelled_like_one_that_runs(server: Server) -> None:
     server.start()
     earlier, thread_id = server.thread(), server.thread()

@@ -140,9 +140,12 @@ class Rules:
         run = Run(change["run_id"], change["thread_id"], (change["due"], change["seq"]))
         assert (change["status"], change["attempt"]) == ("pending", 0)
         if change["strategy"] != "enqueue":
-            assert not self._others(run, "pending"), "a newcomer left others pending"
+            # What has begun may have to go on, only to end.
+            waiting = [other for other in self._others(run, "pending") if not other.attempt]
+            assert not waiting, "a newcomer left others pending"
         if change["strategy"] == "reject":
-            assert not self._others(run, "running"), "accepted, though others are in flight"
+            in_flight = self._others(run, "pending") + self._others(run, "running")
+            assert not in_flight, "accepted, though others are in flight"
         self.runs[run.run_id] = run
         self.accepted.append(run.run_id)
         if change["temporary"]:
@@ -166,6 +169,7 @@ class Rules:
             assert not (run.is_doomed and ended_well), "executed though its cancel was accepted"
         else:
             assert move == ("pending", "interrupted"), f"{move} is no move of a run"
+            assert run.attempt == 0, "ended where it waited to go on"
         run.status, run.attempt, run.owner = change["status"], change["attempt"], change["owner"]
 
     def _claimed(self, run: Run, change: Any) -> None:

@@ -17,7 +17,7 @@ WHERE thread_id = :thread_id
 """
 
 IN_FLIGHT = """
-SELECT run_id, status, temporary FROM runs
+SELECT run_id, status, attempt, temporary FROM runs
 WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq
 """
 
@@ -34,12 +34,12 @@ ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset
 
 # The queue. A worker that has a lease may start a run once it is due, nothing runs on its thread,
 # and no run of the thread that is due earlier (or was accepted earlier for the same time) waits.
-CLAIM = """
+_CLAIM = """
 UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, started_at = :now,
                 updated_at = :now
 WHERE seq IN (
     SELECT r.seq FROM runs AS r
-    WHERE r.status = 'pending' AND r.created_at <= :now
+    WHERE r.status = 'pending' AND r.created_at <= :now {which}
       AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner)
       AND NOT EXISTS (
         SELECT 1 FROM runs AS o
@@ -54,6 +54,11 @@ RETURNING seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, 
           multitask_strategy, temporary, started_at, attempt,
           attempt - handed_back AS tries, stop
 """
+
+CLAIM = _CLAIM.format(which="")
+
+# Runs that were begun and are to end.
+CLAIM_STOPPED = _CLAIM.format(which="AND r.stop IS NOT NULL")
 
 # Leases. A run is its owner's as long as the owner's lease lasts.
 TAKE_LEASE = """
@@ -101,9 +106,9 @@ SELECT stop FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status =
 """
 
 # A rollback counts for more than an interrupt.
-STOP_RUNNING = """
+STOP_BEGUN = """
 UPDATE runs SET stop = CASE WHEN stop = 'rollback' THEN stop ELSE :stop END
-WHERE run_id = :run_id AND status = 'running'
+WHERE run_id = :run_id AND status IN ('pending', 'running')
 """
 
 END_PENDING = """

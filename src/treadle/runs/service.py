@@ -96,7 +96,7 @@ class _Displaced:
     """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
 
     def __init__(self) -> None:
-        self.running: list[tuple[str, CancelAction]] = []
+        self.begun: list[tuple[str, CancelAction]] = []
         self.pending: list[tuple[str, str, Outcome | None]] = []
 
 
@@ -265,15 +265,18 @@ class RunService:
         *,
         newcomer: bool = False,
     ) -> None:
-        """End a run in flight: a pending one right here, a running one after the commit.
+        """End a run in flight: one that never began right here, another after the commit.
 
-        A temporary run leaves its thread to a ``newcomer``.
+        Who waits to go on (its worker was lost, or drained) leaves its thread a state that only
+        its graph can tell of, unless all of it goes. A temporary run leaves its thread to a
+        ``newcomer``.
         """
         run_id = run["run_id"]
-        if run["status"] == "running":
+        leaves_state = run["attempt"] > 0 and action == "interrupt" and not run["temporary"]
+        if run["status"] == "running" or leaves_state:
             stop = {"run_id": run_id, "stop": action}
-            await transaction.execute(queries.STOP_RUNNING, stop)
-            displaced.running.append((run_id, action))
+            await transaction.execute(queries.STOP_BEGUN, stop)
+            displaced.begun.append((run_id, action))
             return
         if run["temporary"] and not newcomer:
             await self._rooms.delete_temporary(transaction, thread_id, run_id)
@@ -290,10 +293,12 @@ class RunService:
             # A run that never began has no place in a thread's stream: only its waiters hear.
             if (log := self._rooms.events.current(thread_id)) is not None:
                 log.append(run_id, END, "", b"", last=True, payload=outcome)
-        for run_id, action in displaced.running:
+        for run_id, action in displaced.begun:
             execution = self._worker.execution(run_id)
             if execution is not None:
                 execution.stop(action)
+            else:
+                self._worker.wake_for_stopped()
 
     def past_of(self, created: Created) -> AsyncIterator[Entry] | None:
         """What a repeated request's stream begins with: all that was kept of its run."""

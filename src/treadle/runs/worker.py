@@ -23,6 +23,7 @@ logger = structlog.get_logger("treadle.runs")
 SWEEP_SECONDS = 5.0
 LONGEST_TIMER_SECONDS = 86_400.0
 NEVER_US = 2**62
+ANY_NUMBER = 2**31
 HAND_BACK_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
@@ -43,6 +44,7 @@ class Worker:
         self._on_thread: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        self._stopped_wait = True
         self._duties: tuple[asyncio.Task[None], ...] = ()
         # Held while runs are claimed and started, or looked for in vain: no run that has just
         # been claimed is taken for lost.
@@ -96,6 +98,11 @@ class Worker:
         """Look for runs now."""
         self._woken.set()
 
+    def wake_for_stopped(self) -> None:
+        """Look now for runs that wait to go on, only to end: they need no free slot."""
+        self._stopped_wait = True
+        self._woken.set()
+
     def wake_at(self, due_us: int) -> None:
         """Look for runs when ``due_us`` has come."""
         seconds = (due_us - now_us()) / SECOND_US
@@ -128,14 +135,16 @@ class Worker:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            free = self.slots - len(self._executions)
             try:
                 async with self._books:
-                    for row in await self._claim(free) if free > 0 else ():
-                        self._start(row)
+                    if self._stopped_wait:
+                        self._stopped_wait = False
+                        await self._claim(queries.CLAIM_STOPPED, ANY_NUMBER)
+                    if (free := self.slots - len(self._executions)) > 0:
+                        await self._claim(queries.CLAIM, free)
             except Exception as error:
                 logger.error("runs could not be claimed", exc_info=error)
-                self._woken.set()
+                self.wake_for_stopped()
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _sweep_forever(self) -> None:
@@ -180,14 +189,15 @@ class Worker:
             logger.warning("runs whose worker was lost go on", runs=taken)
             self.wake()
 
-    async def _claim(self, limit: int) -> Sequence[Row]:
+    async def _claim(self, which: str, limit: int) -> None:
         params = {"now": now_us(), "owner": self._lease.owner, "limit": limit}
 
         async def claim(transaction: Transaction) -> Sequence[Row]:
-            return await transaction.fetch_all(queries.CLAIM, params)
+            return await transaction.fetch_all(which, params)
 
         rows = await self._rooms.database.write(claim)
-        return sorted(rows, key=lambda row: (row["created_at"], row["seq"]))
+        for row in sorted(rows, key=lambda row: (row["created_at"], row["seq"])):
+            self._start(row)
 
     def _start(self, row: Row) -> None:
         execution = Execution(row, self._rooms)
