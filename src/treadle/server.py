@@ -114,6 +114,7 @@ class Server:
                 stop_runs=stop_runs,
                 announce_state=announce_state,
             )
+            stack.push_async_callback(threads.removal.stop)
             assistants = AssistantService(
                 database, registry, store=store, delete_thread=threads.delete
             )

@@ -237,6 +237,7 @@ def test_a_run_that_waits_to_go_on_is_cancelled_like_one_that_runs(server: Serve
     assert server.status(thread_id, run_id) == "pending"
     server.call("POST", f"{path}/runs/{run_id}/cancel")
     assert server.ended(thread_id, run_id) == "interrupted"
+    assert server.status(earlier, blocking) == "running", "it takes no slot to end"
     assert server.journal.nodes(run_id) == ["one", "two"]
     thread = server.call("GET", path)
     assert thread["status"] == "interrupted"
@@ -337,7 +338,7 @@ WHENS = ("before", "after", "committed")
 
 @pytest.mark.parametrize("when", WHENS)
 def test_a_thread_is_deleted_wholly_or_not_at_all(server: Server, when: str) -> None:
-    server.start(point("treadle.checkpoints.upkeep:delete_thread", 1, when))
+    server.start(point("treadle.threads.removal:Removal.delete", 1, when))
     thread_id = server.thread()
     done = server.run(thread_id, "steps", input={"token": "A"}, stream_resumable=True)
     server.ended(thread_id, done)
@@ -355,6 +356,31 @@ def test_a_thread_is_deleted_wholly_or_not_at_all(server: Server, when: str) -> 
         assert server.ended(thread_id, run_id) == "success"
         log = server.call("GET", f"/threads/{thread_id}/state")["values"]["log"]
         assert log == ["A:one", "A:two", "A:three"] * 2
+    assert server.database.faults() == []
+
+
+@pytest.mark.parametrize("nth", range(1, 6) if LONG else [2])
+def test_a_large_thread_is_gone_at_once_and_cleared_away_by_whoever_comes(
+    server: Server, nth: int
+) -> None:
+    server.start(
+        point("treadle.threads.removal:_Leftovers.remove", nth, "committed"),
+        set={"treadle.threads.removal:AT_ONCE_ROWS": 0, "treadle.database.pieces:PIECE_SECONDS": 0},
+    )
+    thread_id = server.thread()
+    done = server.run(thread_id, "steps", input={"token": "A"}, stream_resumable=True)
+    server.ended(thread_id, done)
+    run_id = server.run(thread_id, "steps", input=SLOW, durability="sync", stream_resumable=True)
+    until(lambda: "one" in server.journal.nodes(run_id)[-1:], "the first node")
+    with contextlib.suppress(httpx.HTTPError):
+        server.call("DELETE", f"/threads/{thread_id}")
+    server.wait()
+    assert server.database.traces(thread_id) != []
+    server.start()
+    assert server.http.get(f"/threads/{thread_id}").status_code == 404
+    assert server.http.get(f"/threads/{thread_id}/runs/{done}").status_code == 404
+    until(lambda: not server.database.traces(thread_id, run_id, done), "the last of it to go")
+    assert "two" not in server.journal.nodes(run_id)
     assert server.database.faults() == []
 
 

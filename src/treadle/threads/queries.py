@@ -73,10 +73,49 @@ UPDATE threads SET state_values = :state_values, status = :status, interrupts = 
 WHERE thread_id = :thread_id
 """
 
-DELETE_THREAD = (
-    "DELETE FROM threads WHERE thread_id = :thread_id",
-    "DELETE FROM runs WHERE thread_id = :thread_id",
-    "DELETE FROM events WHERE thread_id = :thread_id",
+# -- deleting ---------------------------------------------------------------------------------
+
+DELETE_THREAD = "DELETE FROM threads WHERE thread_id = :thread_id"
+
+DELETE_IN_FLIGHT = """
+DELETE FROM runs WHERE thread_id = :thread_id AND status IN ('pending', 'running')
+"""
+
+BURY = "INSERT INTO deleted_threads (thread_id) VALUES (:thread_id)"
+
+BURIED = "SELECT thread_id FROM deleted_threads LIMIT 100"
+
+IS_BURIED = "SELECT 1 FROM deleted_threads WHERE thread_id = :thread_id"
+
+UNBURY = "DELETE FROM deleted_threads WHERE thread_id = :thread_id"
+
+LEFT_BEHIND = {
+    "events": ("id",),
+    "runs": ("run_id",),
+    "checkpoints": ("checkpoint_ns", "checkpoint_id"),
+    "checkpoint_values": ("checkpoint_ns", "version", "channel"),
+    "checkpoint_writes": ("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
+}
+"""The tables that may have rows of a deleted thread, and what tells those rows apart."""
+
+DELETE_ALL = "DELETE FROM {table} WHERE thread_id = :thread_id"
+
+_LARGEST = {
+    "events": "data",
+    "runs": "kwargs",
+    "checkpoints": "checkpoint",
+    "checkpoint_values": "value",
+    "checkpoint_writes": "value",
+}
+
+# What these tables have of a thread; of each no more than :most rows are looked at.
+SIZE_OF_REST = "SELECT count(*) AS row_count, coalesce(sum(bytes), 0) AS bytes FROM (" + (
+    " UNION ALL ".join(
+        f"SELECT bytes FROM (SELECT length({column}) AS bytes FROM {table}"
+        f" WHERE thread_id = :thread_id LIMIT :most) AS {table}_sizes"
+        for table, column in _LARGEST.items()
+    )
+    + ") AS sizes"
 )
 
 # -- expiry -----------------------------------------------------------------------------------
@@ -96,23 +135,6 @@ STILL_EXPIRED = f"SELECT 1 FROM threads WHERE thread_id = :thread_id AND {_IS_EX
 DELETE_EXPIRED = f"DELETE FROM threads WHERE thread_id = :thread_id AND {_IS_EXPIRED}"
 
 END_EXPIRY = "UPDATE threads SET expires_at = NULL WHERE thread_id = :thread_id"
-
-BURY = "INSERT INTO deleted_threads (thread_id) VALUES (:thread_id)"
-
-BURIED = "SELECT thread_id FROM deleted_threads LIMIT 100"
-
-IS_BURIED = "SELECT 1 FROM deleted_threads WHERE thread_id = :thread_id"
-
-UNBURY = "DELETE FROM deleted_threads WHERE thread_id = :thread_id"
-
-LEFT_BEHIND = {
-    "events": ("id",),
-    "runs": ("run_id",),
-    "checkpoints": ("checkpoint_ns", "checkpoint_id"),
-    "checkpoint_values": ("checkpoint_ns", "version", "channel"),
-    "checkpoint_writes": ("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
-}
-"""The tables that may have rows of a deleted thread, and what tells those rows apart."""
 
 
 class Search:

@@ -12,6 +12,7 @@ from treadle.auth import Caller, Filter, authorize
 from treadle.checkpoints import upkeep
 from treadle.clock import now_us
 from treadle.database import Database, Row, Transaction
+from treadle.database.pieces import Piece
 from treadle.errors import Conflict
 from treadle.idempotency import IdempotencyKey, made_before
 from treadle.ids import new_id, parse_id
@@ -19,6 +20,7 @@ from treadle.serialization import dump_text, loads
 from treadle.threads import queries
 from treadle.threads.access import not_found, restricted
 from treadle.threads.models import Strategy, ThreadCreate, ThreadPatch, Ttl
+from treadle.threads.removal import Removal
 from treadle.threads.rows import thread_json, ttl_json
 from treadle.threads.search import ThreadFinder
 from treadle.threads.state import Staged, ThreadStates
@@ -38,7 +40,8 @@ class _Exists(Exception):
 
 
 class ThreadService:
-    """What is done with threads; ``finder`` finds them, ``states`` reads and writes their states.
+    """What is done with threads; ``finder`` finds them, ``states`` reads and writes their states,
+    ``removal`` clears away what was deleted.
 
     ``stop_runs(thread_id)`` ends what this process executes on a thread, after its rows are
     gone. ``announce_state(thread_id, state)`` hears of each state that a client wrote.
@@ -60,6 +63,7 @@ class ThreadService:
         self._saver = saver
         self._ttl_default = ttl_default
         self._stop_runs = stop_runs
+        self.removal = Removal(database)
         self.finder = ThreadFinder(database)
         self.states = ThreadStates(database, saver, registry, store, announce_state)
 
@@ -208,9 +212,8 @@ class ThreadService:
 
     async def delete(self, caller: Caller, thread_id: str) -> None:
         """Remove the thread with its runs and states, and end what is executed on it."""
-        if not await self._prune(caller, [thread_id], self._delete_in):
+        if not await self._delete(caller, [thread_id]):
             raise not_found(thread_id)
-        await self._stop_runs(thread_id)
 
     async def prune(self, caller: Caller, thread_ids: Iterable[str], strategy: Strategy) -> int:
         """Delete threads, or all but their latest states; how many were there to prune.
@@ -220,16 +223,26 @@ class ThreadService:
         wanted = dict.fromkeys(parse_id(text, "thread") for text in thread_ids)
         if strategy == "keep_latest":
             return len(await self._prune(caller, wanted, self._keep_latest_in))
-        deleted = await self._prune(caller, wanted, self._delete_in)
+        return len(await self._delete(caller, wanted))
+
+    async def _delete(self, caller: Caller, thread_ids: Iterable[str]) -> list[str]:
+        """Delete threads, and end what is executed on them; those that were there."""
+
+        async def delete_in(tx: Transaction, thread_id: str, piece: Piece) -> bool:
+            await self.removal.delete(tx, thread_id, piece)
+            return True
+
+        deleted = await self._prune(caller, thread_ids, delete_in)
         for thread_id in deleted:
             await self._stop_runs(thread_id)
-        return len(deleted)
+        self.removal.begin()
+        return deleted
 
     async def _prune(
         self,
         caller: Caller,
         thread_ids: Iterable[str],
-        prune_in: Callable[[Transaction, str], Awaitable[bool]],
+        prune_in: Callable[[Transaction, str, Piece], Awaitable[bool]],
     ) -> list[str]:
         """The threads that the caller may delete and ``prune_in`` has pruned."""
         visible: list[tuple[str, str, Json]] = []
@@ -239,24 +252,20 @@ class ThreadService:
             visible.append((thread_id, *restricted(dialect, queries.EXISTS, thread_id, allowed)))
 
         async def write(tx: Transaction) -> list[str]:
+            piece = Piece()
             return [
                 thread_id
                 for thread_id, sql, params in visible
-                if await tx.fetch_one(sql, params) is not None and await prune_in(tx, thread_id)
+                if await tx.fetch_one(sql, params) is not None
+                and await prune_in(tx, thread_id, piece)
             ]
 
         return await self._database.write(write)
 
-    async def _keep_latest_in(self, tx: Transaction, thread_id: str) -> bool:
+    async def _keep_latest_in(self, tx: Transaction, thread_id: str, piece: Piece) -> bool:
         if await tx.fetch_one(queries.IN_FLIGHT, {"thread_id": thread_id}) is not None:
             return False
         await upkeep.keep_latest(tx, self._database.dialect, self._saver.serde, thread_id)
-        return True
-
-    async def _delete_in(self, tx: Transaction, thread_id: str) -> bool:
-        for sql in queries.DELETE_THREAD:
-            await tx.execute(sql, {"thread_id": thread_id})
-        await upkeep.delete_thread(tx, thread_id)
         return True
 
 

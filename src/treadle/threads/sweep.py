@@ -1,16 +1,15 @@
 """What happens to threads whose time is over.
 
-``delete`` removes a thread at once and for good: in one transaction, as if by a client. What it
-leaves in other tables goes in small pieces after that, by this sweep or, if the server stops in
-between, by the first one of the next start. ``keep_latest`` takes away all states but the latest,
-in small pieces; after the last one the thread expires no more, until it gets a new TTL or its
-state changes, from which its TTL then counts anew. A thread with runs pending or running is left
-alone.
+``delete`` removes a thread at once and for good, as if by a client; what it leaves in other
+tables goes in small pieces after that (``removal.py``). ``keep_latest`` takes away all states
+but the latest, in small pieces; after the last one the thread expires no more, until it gets a
+new TTL or its state changes, from which its TTL then counts anew. A thread with runs pending or
+running is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -20,6 +19,7 @@ from treadle.checkpoints.shrinking import Shrinking
 from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import Piece, in_pieces
 from treadle.threads import queries
+from treadle.threads.removal import Removal
 
 logger = structlog.get_logger("treadle.threads")
 
@@ -42,10 +42,11 @@ class ThreadSweep:
     ) -> None:
         self._database, self._serde = database, serde
         self._limit, self._deleted = limit, deleted
+        self._removal = Removal(database)
 
     async def sweep(self, now: int) -> int:
         """Sweep what has expired by ``now``; how many threads that were."""
-        await self._clear_away()
+        await self._removal.clear_away()
         swept, left = 0, self._limit
         place: dict[str, Any] = {"now": now, "expires_at": 0, "seq": 0}
         while left:
@@ -53,7 +54,7 @@ class ThreadSweep:
             rows = await self._database.scan(queries.EXPIRED, {**place, "limit": page})
             for row in rows:
                 swept += await self._sweep_one(row, now)
-            await self._clear_away()
+            await self._removal.clear_away()
             if len(rows) < page:
                 break
             left -= len(rows)
@@ -102,34 +103,3 @@ class ThreadSweep:
 
         await in_pieces(self._database, remove)
         return swept
-
-    async def _clear_away(self) -> None:
-        """Remove what deleted threads have left in other tables."""
-        while rows := await self._database.read_all(queries.BURIED):
-            await in_pieces(self._database, _Leftovers(row["thread_id"] for row in rows).remove)
-
-
-class _Leftovers:
-    """The rows of deleted threads in other tables."""
-
-    def __init__(self, thread_ids: Iterable[str]) -> None:
-        self._thread_ids = list(thread_ids)
-
-    async def remove(self, transaction: Transaction, piece: Piece) -> bool:
-        """Remove as much as the piece has time for; whether all is done."""
-        while self._thread_ids:
-            if piece.spent or not await self._remove(transaction, piece, self._thread_ids[-1]):
-                return False
-            self._thread_ids.pop()
-            piece.step()
-        return True
-
-    async def _remove(self, transaction: Transaction, piece: Piece, thread_id: str) -> bool:
-        within = {"thread_id": thread_id}
-        if await transaction.fetch_one(queries.IS_BURIED, within) is None:
-            return True  # the thread was made anew, and all that was left of the old one is gone
-        for table, key in queries.LEFT_BEHIND.items():
-            if not await piece.delete(transaction, table, key, within):
-                return False
-        await transaction.execute(queries.UNBURY, within)
-        return True
