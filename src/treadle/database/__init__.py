@@ -92,12 +92,22 @@ class Database(Protocol):
         """
         ...
 
-    def write_soon(self, body: Body[object], on_error: Callable[[Exception], None]) -> None:
+    def write_soon(
+        self,
+        body: Body[object],
+        on_error: Callable[[Exception], None],
+        on_commit: Callable[[], None] | None = None,
+    ) -> None:
         """Hand in a body that nobody waits for: committed within ``LINGER_SECONDS``.
 
         It takes its place in the order of all writes, and is committed with the next one that
-        somebody waits for. ``on_error`` hears, on the event loop, of a body that raised.
+        somebody waits for. ``on_error`` hears, on the event loop, of a body that raised,
+        ``on_commit`` of one that is durable, in the order of the writes.
         """
+        ...
+
+    def hurry(self) -> None:
+        """Let what was handed in be committed now; it does not linger."""
         ...
 
     def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:

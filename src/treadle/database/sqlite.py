@@ -93,15 +93,17 @@ class SQLiteTransaction:
 class _Job:
     """A body that was handed in, and who hears of its end."""
 
-    __slots__ = ("body", "error", "future", "on_error", "result")
+    __slots__ = ("body", "error", "future", "on_commit", "on_error", "result")
 
     def __init__(
         self,
         body: Body[Any],
         future: asyncio.Future[Any] | None,
         on_error: Callable[[Exception], None] | None = None,
+        on_commit: Callable[[], None] | None = None,
     ) -> None:
-        self.body, self.future, self.on_error = body, future, on_error
+        self.body, self.future = body, future
+        self.on_error, self.on_commit = on_error, on_commit
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -123,7 +125,10 @@ class _Job:
                     self.future.set_exception(self.error)
                 else:
                     self.future.set_result(self.result)
-        elif self.error is not None and self.on_error is not None:
+        elif self.error is None:
+            if self.on_commit is not None:
+                self.on_commit()
+        elif self.on_error is not None:
             self.on_error(self.error)
 
 
@@ -318,10 +323,19 @@ class SQLiteDatabase:
         self._commit_at_turns_end()
         return await future
 
-    def write_soon(self, body: Body[object], on_error: Callable[[Exception], None]) -> None:
-        self._jobs.append(_Job(body, None, on_error))
+    def write_soon(
+        self,
+        body: Body[object],
+        on_error: Callable[[Exception], None],
+        on_commit: Callable[[], None] | None = None,
+    ) -> None:
+        self._jobs.append(_Job(body, None, on_error, on_commit))
         if self._linger is None and not self._due:
             self._linger = self._loop.call_later(LINGER_SECONDS, self._commit)
+
+    def hurry(self) -> None:
+        if self._jobs:
+            self._commit_at_turns_end()
 
     async def flush(self) -> None:
         if self._jobs or self._committing is not None:

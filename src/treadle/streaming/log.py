@@ -2,11 +2,15 @@
 
 Every event of a thread is an ``Entry`` with an id that only grows, across runs and restarts. It
 is encoded once; all readers share its bytes. The log knows nothing of protocols: an entry has a
-``kind`` and a ``name`` that mean something to those who write and read it. Entries with ``keep``
-are persisted for replay; the others live only until every reader has passed them, so that a run
-that nobody watches keeps nothing in memory.
+``kind``, a ``name`` and a ``label`` that mean something to those who write and read it. Entries
+with ``keep`` are persisted for replay; the others live only until every reader has passed them,
+so that a run that nobody watches keeps nothing in memory.
 
-Invariant: an entry is in memory from its append until each reader that was there at that time
+Some entries are numbered: ``seq`` counts those of a thread from 1 on, without a gap, across runs,
+restarts and processes. The transaction that persists them gives the numbers, so two processes
+cannot give the same, and readers hear of them after it: what was told has its number for good.
+
+Invariant: an entry is in memory from its telling until each reader that was there at that time
 has taken it, or has fallen ``READER_LIMIT_BYTES`` behind and was cut off.
 """
 
@@ -15,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
-from treadle.database import Database, Transaction
+from treadle.database import Database, Row, Transaction
 from treadle.streaming import queries
 
 logger = structlog.get_logger("treadle.streaming")
@@ -36,15 +40,32 @@ REPLAY_BYTES = 2**20
 
 
 class Entry:
-    """One event of a thread. ``payload`` is for readers in this process, and never kept."""
+    """One event of a thread.
 
-    __slots__ = ("_frame", "_frame_with_id", "data", "id", "kind", "name", "payload", "run_id")
+    ``seq`` is its number: 0 until it is given, None if it gets none. ``params`` is JSON that
+    stands beside ``data``. ``payload`` is for readers in this process, and never kept;
+    ``encoded`` is for what readers make of the entry, once for all of them.
+    """
+
+    __slots__ = ("_frame", "_frame_with_id", "data", "encoded", "id", "kind", "label", "name",
+                 "params", "payload", "run_id", "seq")  # fmt: skip
 
     def __init__(
-        self, id: int, run_id: str, kind: str, name: str, data: bytes, payload: Any = None
+        self,
+        id: int,
+        run_id: str,
+        kind: str,
+        name: str,
+        data: bytes,
+        payload: Any = None,
+        seq: int | None = None,
+        label: str = "",
+        params: bytes = b"",
     ) -> None:
         self.id, self.run_id, self.kind, self.name, self.data = id, run_id, kind, name, data
         self.payload = payload
+        self.seq, self.label, self.params = seq, label, params
+        self.encoded: Any = None
         self._frame: bytes | None = None
         self._frame_with_id: bytes | None = None
 
@@ -90,16 +111,16 @@ def parse_id_text(text: str) -> int | None:
 class Reader:
     """A place in a thread's log. Register first, then look at the database: nothing is missed."""
 
-    __slots__ = ("_bytes", "_log", "_position", "_waiter", "closed", "cut_off", "start_id",
-                 "watches")  # fmt: skip
+    __slots__ = ("_bytes", "_log", "_position", "_waiter", "closed", "cut_off", "numbered",
+                 "start_id", "watches")  # fmt: skip
 
-    def __init__(self, log: ThreadLog, watches: bool) -> None:
+    def __init__(self, log: ThreadLog, watches: bool, numbered: bool) -> None:
         self._log = log
-        self.watches = watches
+        self.watches, self.numbered = watches, numbered
         self._position = log.end
         self._bytes = log.appended_bytes
         self._waiter: asyncio.Future[None] | None = None
-        self.start_id = log.last_id
+        self.start_id = log.told_id
         self.cut_off = False
         self.closed = False
 
@@ -157,8 +178,10 @@ class ThreadLog:
 
     def __init__(self, hub: EventHub, thread_id: str, last_id: int) -> None:
         self.thread_id = thread_id
-        self.last_id = last_id
+        self.last_id = self.told_id = last_id
         self.appended_bytes = 0
+        self.waiting = 0
+        """How many entries readers will hear of once these are durable."""
         self._hub = hub
         self._entries: list[Entry] = []
         self._base = 0
@@ -166,6 +189,10 @@ class ThreadLog:
         self._writers = 0
         self.watched = 0
         """How many readers want the events of runs, and not only their ends."""
+        self.numbered_watched = 0
+        """How many readers want what is numbered."""
+        self.on_numbered_reader: Callable[[], None] | None = None
+        """Called when a reader comes who wants what is numbered."""
         self._wake: asyncio.TimerHandle | asyncio.Handle | None = None
         self._woken_at = 0.0
 
@@ -198,31 +225,62 @@ class ThreadLog:
         attempt: int = 0,
         last: bool = False,
         payload: Any = None,
+        numbered: bool = False,
+        label: str = "",
+        params: bytes = b"",
     ) -> Entry:
         """Add an event, wake the readers, and return it. Call on the event loop only.
 
-        What is to be ``keep``t is refused once the run has moved on from ``attempt`` or is no
-        more; 0 is no attempt. ``last``: readers wait for this one, so they are woken at once
-        even in a burst.
+        What is to be ``keep``t or ``numbered`` is refused once the run has moved on from
+        ``attempt`` or is no more; 0 is no attempt. Readers hear of what is numbered, and of what
+        comes after it, when it is durable. ``last``: readers wait for this one, so they are
+        woken at once even in a burst.
         """
-        entry = self.entry(run_id, kind, name, data, payload)
-        if keep:
-            self._hub.keep(self.thread_id, entry, attempt)
-        self.publish(entry, last)
+        entry = self.entry(
+            run_id, kind, name, data, payload, numbered=numbered, label=label, params=params
+        )
+        if numbered or self.waiting:
+            self.waiting += 1
+            self._hub.hand_in(Unsaved(self, entry, keep, attempt, waits=True), last)
+        else:
+            if keep:
+                self._hub.hand_in(Unsaved(self, entry, keep, attempt, waits=False), False)
+            self.publish(entry, last)
         return entry
 
-    def entry(self, run_id: str, kind: str, name: str, data: bytes, payload: Any = None) -> Entry:
+    def entry(
+        self,
+        run_id: str,
+        kind: str,
+        name: str,
+        data: bytes,
+        payload: Any = None,
+        *,
+        numbered: bool = False,
+        label: str = "",
+        params: bytes = b"",
+    ) -> Entry:
         """The next event, which nobody hears of before it is published."""
         self.last_id = max(self.last_id + 1, time.time_ns() // 1_000_000 << COUNTER_BITS)
-        return Entry(self.last_id, run_id, kind, name, data, payload)
+        seq = 0 if numbered else None
+        return Entry(self.last_id, run_id, kind, name, data, payload, seq, label, params)
 
     def publish(self, entry: Entry, last: bool = False) -> None:
         """Let the readers have an event; see ``append``."""
+        if entry.id > self.told_id:
+            self.told_id = entry.id
         if self._readers:
             self._entries.append(entry)
             self.appended_bytes += entry.size_bytes
             if self._wake is None or last:
                 self._schedule_wake(last)
+
+    def settle(self, entry: Entry | None) -> None:
+        """What was ``waiting`` is durable: publish it, or forget it if it was refused."""
+        self.waiting -= 1
+        if entry is not None:
+            self.publish(entry, self._wake is None)
+        self._drop_if_idle()
 
     def _schedule_wake(self, at_once: bool) -> None:
         """At once after a pause; in a burst, several entries at a time."""
@@ -253,20 +311,25 @@ class ThreadLog:
             del self._entries[:passed]
             self._base += passed
 
-    def read(self, watches: bool = True) -> Reader:
-        """A reader of what is appended from now on. Close it when done.
+    def read(self, watches: bool = True, numbered: bool = False) -> Reader:
+        """A reader of what is told from now on. Close it when done.
 
-        One that ``watches`` nothing but the ends of runs spares a run the encoding of events.
+        One that ``watches`` nothing but the ends of runs spares a run the encoding of events;
+        what is only ``numbered`` is made for those who ask for it.
         """
-        reader = Reader(self, watches)
+        reader = Reader(self, watches, numbered)
         self._readers.add(reader)
         self.watched += watches
+        self.numbered_watched += numbered
+        if numbered and self.on_numbered_reader is not None:
+            self.on_numbered_reader()
         return reader
 
     def leave(self, reader: Reader) -> None:
         if reader in self._readers:
             self._readers.remove(reader)
             self.watched -= reader.watches
+            self.numbered_watched -= reader.numbered
         self.trim()
         self._drop_if_idle()
 
@@ -285,8 +348,78 @@ class ThreadLog:
         self._drop_if_idle()
 
     def _drop_if_idle(self) -> None:
-        if not self._readers and not self._writers:
+        if not self._readers and not self._writers and not self.waiting:
             self._hub.drop(self)
+
+
+class Unsaved:
+    """An entry on its way into the database. With ``waits``, readers hear of it afterwards."""
+
+    __slots__ = ("attempt", "entry", "keep", "log", "refused", "waits")
+
+    def __init__(
+        self, log: ThreadLog, entry: Entry, keep: bool, attempt: int, *, waits: bool
+    ) -> None:
+        self.log, self.entry, self.keep, self.attempt = log, entry, keep, attempt
+        self.waits, self.refused = waits, False
+
+
+class _Save:
+    """One group commit of unsaved entries: takes all there are when its turn comes."""
+
+    def __init__(self, hub: EventHub) -> None:
+        self._hub = hub
+        self._taken: list[Unsaved] = []
+
+    async def commit(self, transaction: Transaction) -> None:
+        self._taken = taken = self._hub.take_unsaved()
+        await _refuse_outdated(transaction, taken)
+        kept: list[Unsaved] = []
+        by_thread: dict[str, list[Entry]] = {}
+        for one in taken:
+            if not one.refused:
+                if one.entry.seq is not None:
+                    by_thread.setdefault(one.log.thread_id, []).append(one.entry)
+                if one.keep:
+                    kept.append(one)
+        for thread_id, entries in by_thread.items():
+            await _number(transaction, thread_id, entries)
+        await transaction.execute_many(
+            queries.INSERT_EVENT, [_row(one.log.thread_id, one.entry) for one in kept]
+        )
+
+    def committed(self) -> None:
+        for one in self._taken:
+            if one.waits:
+                one.log.settle(None if one.refused else one.entry)
+
+    def failed(self, error: Exception) -> None:
+        logger.error("events could not be saved", events=len(self._taken), error=repr(error))
+        for one in self._taken:
+            if one.waits:  # what has no number cannot be told
+                one.log.settle(one.entry if one.entry.seq is None else None)
+
+
+async def _refuse_outdated(transaction: Transaction, unsaved: Sequence[Unsaved]) -> None:
+    """Mark what runs have sent that have moved on from the attempt that they were in."""
+    current: dict[tuple[str, int], bool] = {}
+    for one in unsaved:
+        if one.attempt:
+            key = one.entry.run_id, one.attempt
+            if key not in current:
+                params = {"run_id": key[0], "attempt": key[1]}
+                row = await transaction.fetch_one(queries.IS_ATTEMPT, params)
+                current[key] = row is not None
+            one.refused = not current[key]
+
+
+async def _number(transaction: Transaction, thread_id: str, entries: Sequence[Entry]) -> None:
+    """Give the next numbers of a thread to ``entries``."""
+    params = {"thread_id": thread_id, "count": len(entries)}
+    row = await transaction.fetch_one(queries.COUNT_ON, params)
+    assert row is not None
+    for seq, entry in enumerate(entries, row["last_seq"] - len(entries) + 1):
+        entry.seq = seq
 
 
 class EventHub:
@@ -296,8 +429,9 @@ class EventHub:
         self.database = database
         self._logs: dict[str, ThreadLog] = {}
         self._floor = 0
-        self._unsaved: deque[dict[str, Any]] = deque()
+        self._unsaved: deque[Unsaved] = deque()
         self._save_due = False
+        self._saved_at = 0.0
 
     async def open(self) -> None:
         """Learn where ids have come to, so that they go on growing."""
@@ -325,26 +459,67 @@ class EventHub:
         if self._logs.get(log.thread_id) is log:
             del self._logs[log.thread_id]
 
-    def keep(self, thread_id: str, entry: Entry, attempt: int) -> None:
-        """Persist an entry with the next group commit."""
-        self._unsaved.append(_row(thread_id, entry, attempt))
+    def hand_in(self, unsaved: Unsaved, at_once: bool) -> None:
+        """Persist an entry with the next group commit.
+
+        Where readers wait for it, that is now; in a burst, soon, for several entries at a time.
+        """
+        self._unsaved.append(unsaved)
         if not self._save_due:
             self._save_due = True
-            self.database.write_soon(self._save, _report)
+            save = _Save(self)
+            self.database.write_soon(save.commit, save.failed, save.committed)
+        if unsaved.waits:
+            now = time.monotonic()
+            if at_once or now - self._saved_at >= BURST_SECONDS:
+                self._saved_at = now
+                self.database.hurry()
+
+    def take_unsaved(self) -> list[Unsaved]:
+        """All that was handed in so far; for its transaction."""
+        self._save_due = False
+        taken: list[Unsaved] = []
+        while self._unsaved:
+            taken.append(self._unsaved.popleft())
+        return taken
 
     async def keep_in(
-        self, transaction: Transaction, thread_id: str, entries: Sequence[Entry]
+        self,
+        transaction: Transaction,
+        thread_id: str,
+        entries: Sequence[Entry],
+        *,
+        keep: bool = True,
     ) -> None:
-        """Persist entries in a transaction of the caller's, which has made sure of its attempt."""
-        rows = [_row(thread_id, entry, 0) for entry in entries]
-        await transaction.execute_many(queries.INSERT_EVENT, rows)
+        """Number and persist entries in a transaction of the caller's, who publishes them then.
 
-    async def _save(self, transaction: Transaction) -> None:
-        self._save_due = False
-        rows: list[dict[str, Any]] = []
-        while self._unsaved:
-            rows.append(self._unsaved.popleft())
-        await transaction.execute_many(queries.INSERT_EVENT, rows)
+        The caller has made sure of the attempt. Without ``keep`` they are only numbered.
+        """
+        numbered = [entry for entry in entries if entry.seq is not None]
+        if numbered:
+            await _number(transaction, thread_id, numbered)
+        if keep:
+            rows = [_row(thread_id, entry) for entry in entries]
+            await transaction.execute_many(queries.INSERT_EVENT, rows)
+
+    async def last_seq(self, thread_id: str) -> int:
+        """The number of the thread's last event that is durable; 0 if there is none."""
+        row = await self.database.read_one(queries.LAST_SEQ, {"thread_id": thread_id})
+        return row["last_seq"] if row else 0
+
+    async def replay_numbered(self, thread_id: str, after: int, until: int) -> Sequence[Entry]:
+        """A page of kept entries with ``after < seq <= until``."""
+        rows = await self.database.scan(
+            queries.REPLAY_NUMBERED,
+            {
+                "thread_id": thread_id,
+                "after": after,
+                "until": until,
+                "limit": REPLAY_PAGE,
+                "most_bytes": REPLAY_BYTES,
+            },
+        )
+        return [_entry(row) for row in rows]
 
     async def replay(
         self, thread_id: str, run_id: str | None, after: int, until: int
@@ -362,13 +537,24 @@ class EventHub:
                 "most_bytes": REPLAY_BYTES,
             },
         )
-        return [
-            Entry(row["id"], row["run_id"], row["kind"], row["name"], bytes(row["data"]))
-            for row in rows
-        ]
+        return [_entry(row) for row in rows]
 
 
-def _row(thread_id: str, entry: Entry, attempt: int) -> dict[str, Any]:
+def _entry(row: Row) -> Entry:
+    return Entry(
+        row["id"],
+        row["run_id"],
+        row["kind"],
+        row["name"],
+        bytes(row["data"]),
+        None,
+        row["seq"],
+        row["label"],
+        bytes(row["params"]),
+    )
+
+
+def _row(thread_id: str, entry: Entry) -> dict[str, Any]:
     return {
         "thread_id": thread_id,
         "id": entry.id,
@@ -376,9 +562,7 @@ def _row(thread_id: str, entry: Entry, attempt: int) -> dict[str, Any]:
         "kind": entry.kind,
         "name": entry.name,
         "data": entry.data,
-        "attempt": attempt,
+        "seq": entry.seq,
+        "label": entry.label,
+        "params": entry.params,
     }
-
-
-def _report(error: Exception) -> None:
-    logger.error("kept events could not be saved", error=repr(error))

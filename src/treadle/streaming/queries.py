@@ -6,25 +6,49 @@ SELECT max(id) AS id FROM (
 """
 
 INSERT_EVENT = """
-INSERT INTO events (thread_id, id, run_id, kind, name, data)
-SELECT :thread_id, :id, :run_id, :kind, :name, :data
-WHERE :attempt = 0 OR EXISTS (SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt)
+INSERT INTO events (thread_id, id, run_id, kind, name, data, seq, label, params)
+VALUES (:thread_id, :id, :run_id, :kind, :name, :data, :seq, :label, :params)
 """
+
+IS_ATTEMPT = "SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt"
+
+COUNT_ON = """
+INSERT INTO event_counters (thread_id, last_seq) VALUES (:thread_id, :count)
+ON CONFLICT (thread_id) DO UPDATE SET last_seq = event_counters.last_seq + excluded.last_seq
+RETURNING last_seq
+"""
+
+LAST_SEQ = "SELECT last_seq FROM event_counters WHERE thread_id = :thread_id"
 
 # As many rows as begin within :most_bytes; their data is read only once that is known.
 _REPLAY = """
 WITH page (id, begins_at) AS (
-    SELECT id, sum(bytes) OVER (ORDER BY id) - bytes FROM (
-        SELECT id, length(data) AS bytes FROM events
-        WHERE {whose} AND id > :after AND id <= :until ORDER BY id LIMIT :limit) AS sizes)
-SELECT e.id, e.run_id, e.kind, e.name, e.data
+    SELECT id, sum(bytes) OVER (ORDER BY {key}) - bytes FROM (
+        SELECT id, seq, length(data) AS bytes FROM events
+        WHERE {whose} AND {key} > :after AND {key} <= :until ORDER BY {key} LIMIT :limit) AS sizes)
+SELECT e.id, e.run_id, e.kind, e.name, e.data, e.seq, e.label, e.params
 FROM page JOIN events AS e ON e.thread_id = :thread_id AND e.id = page.id
-WHERE page.begins_at < :most_bytes ORDER BY e.id
+WHERE page.begins_at < :most_bytes ORDER BY e.{key}
 """
 
-REPLAY_THREAD = _REPLAY.format(whose="thread_id = :thread_id")
+REPLAY_THREAD = _REPLAY.format(whose="thread_id = :thread_id", key="id")
 
-REPLAY_RUN = _REPLAY.format(whose="thread_id = :thread_id AND run_id = :run_id")
+REPLAY_RUN = _REPLAY.format(whose="thread_id = :thread_id AND run_id = :run_id", key="id")
+
+REPLAY_NUMBERED = _REPLAY.format(whose="thread_id = :thread_id", key="seq")
+
+# Is any event of a run numbered already? An earlier attempt has told that it began.
+IS_TOLD = "SELECT 1 FROM events WHERE run_id = :run_id AND seq IS NOT NULL LIMIT 1"
+
+# The states that the newest run on a thread, and the graphs in it, have gone through.
+LAST_LIFECYCLE = """
+SELECT name, data FROM events
+WHERE kind = :kind AND (name = :name OR name LIKE :below) AND run_id = (
+    SELECT run_id FROM events
+    WHERE thread_id = :thread_id AND seq IS NOT NULL AND kind = :kind AND name = :name
+    ORDER BY seq DESC LIMIT 1)
+ORDER BY seq
+"""
 
 # -- retention --------------------------------------------------------------------------------
 
@@ -47,7 +71,7 @@ WHERE kept.run_id IS NOT NULL AND (
 """
 
 OLDEST_OF_RUN = """
-SELECT thread_id, id, run_id, kind FROM events
+SELECT thread_id, id, run_id, kind, coalesce(seq, 0) AS seq FROM events
 WHERE run_id = :run_id AND thread_id = :thread_id AND id <= :until ORDER BY id LIMIT :limit
 """
 
@@ -65,19 +89,22 @@ WHERE bytes > :max_bytes
 """
 
 OLDEST_OF_THREAD = """
-SELECT thread_id, id, run_id, kind FROM events
+SELECT thread_id, id, run_id, kind, coalesce(seq, 0) AS seq FROM events
 WHERE thread_id = :thread_id AND id <= :until ORDER BY id LIMIT :limit
 """
 
 DELETE_EVENT = "DELETE FROM events WHERE thread_id = :thread_id AND id = :id"
 
 MARK_TRIMMED = """
-INSERT INTO trimmed_events (thread_id, run_id, until_id)
-SELECT thread_id, :run_id, :until_id FROM threads WHERE thread_id = :thread_id
-ON CONFLICT (thread_id, run_id) DO UPDATE SET until_id = excluded.until_id
+INSERT INTO trimmed_events (thread_id, run_id, until_id, until_seq)
+SELECT thread_id, :run_id, :until_id, :until_seq FROM threads WHERE thread_id = :thread_id
+ON CONFLICT (thread_id, run_id) DO UPDATE SET
+    until_id = excluded.until_id,
+    until_seq = CASE WHEN excluded.until_seq > trimmed_events.until_seq
+        THEN excluded.until_seq ELSE trimmed_events.until_seq END
 WHERE excluded.until_id > trimmed_events.until_id
 """
 
 TRIMMED_UNTIL = """
-SELECT until_id FROM trimmed_events WHERE thread_id = :thread_id AND run_id = :run_id
+SELECT until_id, until_seq FROM trimmed_events WHERE thread_id = :thread_id AND run_id = :run_id
 """

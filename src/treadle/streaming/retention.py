@@ -126,7 +126,9 @@ class Retention:
             for row in rows:
                 if piece.spent:
                     break
-                await transaction.execute(queries.DELETE_EVENT, dict(row))
+                await transaction.execute(
+                    queries.DELETE_EVENT, {"thread_id": row["thread_id"], "id": row["id"]}
+                )
                 piece.step()
                 removed.append(row)
             await _mark_trimmed(transaction, removed)
@@ -139,13 +141,14 @@ class Retention:
 
 async def _mark_trimmed(transaction: Transaction, removed: Sequence[Row]) -> None:
     """Write down how far events were removed, of their threads and of their runs."""
-    until: dict[tuple[str, str], int] = {}
+    until: dict[tuple[str, str], tuple[int, int]] = {}
     for row in removed:
-        until[row["thread_id"], _ALL_RUNS] = row["id"]
+        place = row["thread_id"], _ALL_RUNS
+        until[place] = row["id"], max(row["seq"], until.get(place, (0, 0))[1])
         if row["kind"] == _SENT:
-            until[row["thread_id"], row["run_id"]] = row["id"]
+            until[row["thread_id"], row["run_id"]] = row["id"], 0
     marks = [
-        {"thread_id": thread_id, "run_id": run_id, "until_id": id}
-        for (thread_id, run_id), id in until.items()
+        {"thread_id": thread_id, "run_id": run_id, "until_id": id, "until_seq": seq}
+        for (thread_id, run_id), (id, seq) in until.items()
     ]
     await transaction.execute_many(queries.MARK_TRIMMED, marks)
