@@ -2,17 +2,27 @@
 
 The folders of the suite's configs stay clean, and no server sees another's threads. A test that
 restarts its server sets KEEP_STATE and copies the config to a folder of its own: it gets the
-default database, beside the config.
+default database, beside the config. With DATABASE=postgres each server gets a PostgreSQL
+database, whose name begins with TREADLE_TEST_PREFIX; who sets that drops them at the end.
 """
 
 import os
 import sys
 import tempfile
+from hashlib import sha1
 from pathlib import Path
+from uuid import uuid4
 
 config, port = sys.argv[1:]
 treadle = str(Path(sys.executable).parent / "treadle")
 command = [treadle, "dev", "--config", config, "--port", port, "--no-reload", "--no-browser"]
-if "KEEP_STATE" not in os.environ:
+keeps = "KEEP_STATE" in os.environ
+if os.environ.get("DATABASE") == "postgres":
+    from postgres_server import PREFIX, make_database
+
+    name = sha1(config.encode()).hexdigest() if keeps else uuid4().hex
+    prefix = os.environ.get("TREADLE_TEST_PREFIX", PREFIX)
+    command += ["--db", make_database(prefix + name[:16])]
+elif not keeps:
     command += ["--db", str(Path(tempfile.mkdtemp(prefix="treadle-")) / "treadle.db")]
 os.execv(treadle, command)

@@ -59,7 +59,7 @@ async def made_before(
     if key is None:
         return None
     now = now_us()
-    await transaction.execute(FORGET_OLD, {"old": now - KEPT_SECONDS * SECOND_US})
+    await transaction.send(FORGET_OLD, {"old": now - KEPT_SECONDS * SECOND_US})
     values = {**key._asdict(), "made": dump_text(list(making)), "now": now}
     if await transaction.execute(REMEMBER, values):
         return None

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -81,9 +82,7 @@ class Server:
         registry = GraphRegistry(config)
         registry.load()
         async with AsyncExitStack() as stack:
-            path = settings.database_path(config.folder)
-            database = SQLiteDatabase(path, settings.sqlite_synchronous)
-            alone = await open_database(database)
+            database, alone = await open_database(settings, config.folder)
             stack.push_async_callback(database.close)
             store = DatabaseStore(database, ttl=store_ttl(config))
             await store.open()
@@ -194,21 +193,32 @@ class _HttpServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def open_database(database: SQLiteDatabase) -> bool:
-    """Open it; whether no other process has it open too.
+async def open_database(settings: Settings, folder: Path) -> tuple[Database, bool]:
+    """Open the database that is set; whether no other process has it open too.
 
-    A process that has it open and has let its lease end (it is stopped, or stuck) is no
-    hindrance: it notices as soon as it goes on, and ends.
+    A process that has an SQLite file open and has let its lease end (it is stopped, or stuck) is
+    no hindrance: it notices as soon as it goes on, and ends.
     """
+    if settings.is_postgres:
+        from treadle.database.postgres import PostgresDatabase
+
+        postgres = PostgresDatabase(
+            str(settings.database_uri),
+            connections=settings.postgres_connections,
+            wait_seconds=settings.postgres_wait_secs,
+        )
+        await postgres.open()
+        return postgres, False
+    database = SQLiteDatabase(settings.database_path(folder), settings.sqlite_synchronous)
     try:
         await database.open()
-        return True
+        return database, True
     except DatabaseInUse:
         if database.peek(run_queries.LIVE_WORKERS, {"now": now_us()}):
             raise
         logger.warning("taking the database over from a server that has let its lease end")
         await database.open(take_over=True)
-        return False
+        return database, False
 
 
 def custom_app(config: Config) -> CustomApp | None:

@@ -30,7 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Run graphs on event loops apart from the server's, so that they may block theirs."""
     shutdown_grace_secs: float = 30
     database_uri: str | None = None
-    """``sqlite:///path``; None is ``.treadle/treadle.db`` beside the config."""
+    """``sqlite:///path`` or a URI of PostgreSQL's; None is ``.treadle/treadle.db`` beside the
+    config."""
+    postgres_connections: int = 10
+    """As many connections to PostgreSQL has this process at most."""
+    postgres_wait_secs: float = 60
+    """How long the start waits for a PostgreSQL that does not answer."""
     sqlite_synchronous: Literal["normal", "full"] = "normal"
     """``normal``: a commit survives the process; ``full``: it survives a power cut too."""
     log_level: str = "INFO"
@@ -59,8 +64,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 try:
                     values[field] = parse(text)
                 except ValueError as error:
-                    raise StartupError(f'{name} is "{text}": it has to be {error}.') from None
+                    shown = without_password(text)
+                    raise StartupError(f'{name} is "{shown}": it has to be {error}.') from None
         return cls(**values)
+
+    @property
+    def is_postgres(self) -> bool:
+        """Whether the database is PostgreSQL, and not a file."""
+        return self.database_uri is not None and not self.database_uri.startswith("sqlite:")
 
     def database_path(self, folder: Path) -> Path:
         """The SQLite file. A relative path counts from ``folder``, the config's own."""
@@ -128,16 +139,26 @@ def _log_level(text: str) -> str:
     return _one_of(*LOG_LEVELS, fold=str.upper)(level)
 
 
+def without_password(uri: str) -> str:
+    """A URI that may be shown: what could be a password is hidden."""
+    uri = re.sub(r"(?<=://)([^/?#]*?):.*@", r"\1:***@", uri)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", uri)
+
+
 def parse_database_uri(text: str) -> str:
-    if re.match(r"(postgres|postgresql)(\+\w+)?:", text):
-        raise ValueError(
-            "sqlite:///path/to/file.db; PostgreSQL comes with a later release of Treadle"
-        )
+    if re.match(r"(postgres|postgresql)://", text):
+        return text
     if not re.match(r"sqlite:///.", text) or text.endswith("/"):
         raise ValueError(
-            "sqlite:///path/to/file.db (four slashes for an absolute path); other databases are "
-            "not supported"
+            "sqlite:///path/to/file.db (four slashes for an absolute path) or"
+            " postgresql://user@host/database; other databases are not supported"
         )
+    return text
+
+
+def _postgres_uri(text: str) -> str:
+    if not re.match(r"(postgres|postgresql)://", text):
+        raise ValueError("postgresql://user@host/database")
     return text
 
 
@@ -155,7 +176,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BG_JOB_MAX_RETRIES": ("bg_job_max_retries", _whole(1)),
     "BG_JOB_TIMEOUT_SECS": ("bg_job_timeout_secs", _seconds(0.001, float("inf"))),
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": ("shutdown_grace_secs", _seconds(0, LONGEST_GRACE_SECS)),
+    "POSTGRES_URI": ("database_uri", _postgres_uri),
     "DATABASE_URI": ("database_uri", parse_database_uri),
+    "TREADLE_POSTGRES_CONNECTIONS": ("postgres_connections", _whole(6)),
+    "TREADLE_POSTGRES_WAIT_SECS": ("postgres_wait_secs", _seconds(0, float("inf"))),
     "TREADLE_SQLITE_SYNCHRONOUS": ("sqlite_synchronous", _one_of("normal", "full")),
     "LOG_LEVEL": ("log_level", _log_level),
     "LOG_JSON": ("log_json", _boolean),

@@ -368,7 +368,8 @@ class AssistantService:
         return queries.GET.format(visible=visible), params | {"assistant_id": assistant_id}
 
     async def _row(self, transaction: Transaction, assistant_id: str, gate: Filter | None) -> Row:
-        row = await transaction.fetch_one(*self._get(assistant_id, gate))
+        sql, params = self._get(assistant_id, gate)
+        row = await transaction.fetch_one(f"{sql} /*postgres FOR UPDATE*/", params)
         if row is None:
             raise _not_found(assistant_id)
         return row

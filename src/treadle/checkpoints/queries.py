@@ -74,14 +74,15 @@ WRITES_OF_CHECKPOINT = WRITES.format(any_checkpoint="checkpoint_id = :checkpoint
 # CROSS JOIN keeps SQLite from putting ``checkpoints`` outside; the depth ends a chain that bites
 # its own tail (a checkpoint put again under one of its descendants).
 ANCESTORS = """
-WITH RECURSIVE chain (checkpoint_id, depth) AS (
-    SELECT CAST(:checkpoint_id AS TEXT), 0
+WITH RECURSIVE chain (checkpoint_id, parent_checkpoint_id, depth) AS (
+    SELECT checkpoint_id, parent_checkpoint_id, 0 FROM checkpoints
+    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+      AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT c.parent_checkpoint_id, chain.depth + 1
+    SELECT c.checkpoint_id, c.parent_checkpoint_id, chain.depth + 1
     FROM chain CROSS JOIN checkpoints AS c
     WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns
-      AND c.checkpoint_id = chain.checkpoint_id AND c.parent_checkpoint_id IS NOT NULL
-      AND chain.depth + 1 < :most
+      AND c.checkpoint_id = chain.parent_checkpoint_id AND chain.depth + 1 < :most
 )
 SELECT c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint
 FROM chain CROSS JOIN checkpoints AS c

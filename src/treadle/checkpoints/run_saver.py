@@ -183,10 +183,10 @@ class RunSaver(Saver):
             batch = _Batch(self._guard)
             batch.add(checkpoints, values, writes)
             if self._sync:
-                await self.database.write(batch.commit)
+                await self.database.write(batch.commit, self.thread_id)
                 return
             self._batch = batch
-            self.database.write_soon(batch.commit, self._failed)
+            self.database.write_soon(batch.commit, self._failed, thread_id=self.thread_id)
         self._unflushed[checkpoint_ns] = batch
         self._backlog_bytes += size_bytes
         if self._backlog_bytes > BACKLOG_BYTES:

@@ -16,7 +16,7 @@ from treadle.database.pieces import Piece
 async def delete_thread(transaction: Transaction, thread_id: str) -> None:
     """Remove all that is kept under a thread's id."""
     for sql in queries.DELETE_THREAD:
-        await transaction.execute(sql, {"thread_id": thread_id})
+        await transaction.send(sql, {"thread_id": thread_id})
 
 
 async def delete_runs(
@@ -33,7 +33,7 @@ async def delete_runs(
     deleted = await transaction.fetch_all(
         queries.DELETE_CHECKPOINTS_OF_RUNS.format(any_run=any_run), params
     )
-    await transaction.execute(queries.DELETE_WRITES_OF_RUNS.format(any_run=any_run), params)
+    await transaction.send(queries.DELETE_WRITES_OF_RUNS.format(any_run=any_run), params)
     if deleted:
         await transaction.execute_many(queries.DELETE_WRITES, [dict(row) for row in deleted])
     for thread_id, checkpoint_ns in {(r["thread_id"], r["checkpoint_ns"]) for r in deleted}:
@@ -43,7 +43,7 @@ async def delete_runs(
 async def copy_thread(transaction: Transaction, source: str, target: str) -> None:
     """Copy all checkpoints, with their ids. The copies belong to no run."""
     for sql in queries.COPY_THREAD:
-        await transaction.execute(sql, {"source": source, "target": target})
+        await transaction.send(sql, {"source": source, "target": target})
 
 
 async def keep_latest(

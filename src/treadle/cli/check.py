@@ -32,7 +32,10 @@ def check(config_path: Path, database: str | None, host: str, port: int | None) 
     settings = enter(config, database=database)
     if port is not None:
         listen_at(host, port).close()
-    check_database(settings.database_path(config.folder))
+    if settings.is_postgres:
+        asyncio.run(check_postgres(str(settings.database_uri), settings.postgres_wait_secs))
+    else:
+        check_database(settings.database_path(config.folder))
     rows = asyncio.run(_fields_of_all(config))
     _print_table(config, rows)
     for warning in config.warnings:
@@ -60,6 +63,13 @@ def check_database(path: Path) -> None:
         raise StartupError(
             f"The database {path} cannot be made: {folder} cannot be written to ({error.strerror})."
         ) from None
+
+
+async def check_postgres(uri: str, wait_seconds: float) -> None:
+    """See that PostgreSQL answers there and lets this user in; it changes nothing."""
+    from treadle.database.postgres_link import first_connection
+
+    await (await first_connection(uri, wait_seconds)).close()
 
 
 async def _fields_of_all(config: Config) -> list[Fields]:

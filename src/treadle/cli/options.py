@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from treadle.config import Config
-from treadle.settings import LOG_LEVELS, Settings, parse_database_uri
+from treadle.settings import LOG_LEVELS, Settings, parse_database_uri, without_password
 
 config_option = click.option(
     "-c",
@@ -26,8 +26,8 @@ database_option = click.option(
     "--db",
     "database",
     metavar="PATH",
-    help="The database: a file, or sqlite:///path.  [default: .treadle/treadle.db beside the "
-    "config]",
+    help="The database: a file, or sqlite:///path, or postgresql://user@host/database.  "
+    "[default: .treadle/treadle.db beside the config]",
 )
 jobs_option = click.option(
     "--n-jobs-per-worker",
@@ -66,4 +66,5 @@ def database_uri(given: str) -> str:
     try:
         return parse_database_uri(given)
     except ValueError as error:
-        raise click.BadParameter(f'"{given}": it has to be a path, or {error}.') from None
+        shown = without_password(given)
+        raise click.BadParameter(f'"{shown}": it has to be a path, or {error}.') from None

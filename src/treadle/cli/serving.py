@@ -38,7 +38,8 @@ def serve_here(
             f"in, and {host} can be reached from other machines. Serve on 127.0.0.1 behind a "
             'proxy that authenticates, or take "auth" out.'
         )
-    make_state_folder(settings.database_path(config.folder))
+    if not settings.is_postgres:
+        make_state_folder(settings.database_path(config.folder))
     gc.disable()
     from treadle import logs, server
 
@@ -62,14 +63,14 @@ def announce(
     config: Config, settings: Settings, url: str, log: Any, notes: tuple[str, ...] = ()
 ) -> None:
     """Say on stderr where the server is, what it serves, and what it does not do."""
-    database = settings.database_path(config.folder)
+    database = _short(database_name(config, settings))
     graphs = [spec.graph_id for spec in config.graphs]
     if settings.log_json or settings.log_level not in ("DEBUG", "INFO"):
         log.info(
             f"Treadle {__version__} serves {url}",
             api=url,
             docs=f"{url}/docs",
-            database=str(database),
+            database=database,
             graphs=graphs,
             notes=list(notes),
         )
@@ -79,7 +80,7 @@ def announce(
     rows = [
         ("API", url),
         ("Docs", f"{url}/docs"),
-        ("Database", _short(str(database))),
+        ("Database", database),
         ("Graphs", ", ".join(graphs)),
     ]
     colour = settings.log_color if settings.log_color is not None else sys.stderr.isatty()
@@ -88,6 +89,15 @@ def announce(
     lines += [f"  {note}" for note in notes]
     lines += [f"  {click.style('warning', fg='yellow')}   {text}" for text in config.warnings]
     click.echo("\n".join(["", *lines, ""]), err=True, color=colour)
+
+
+def database_name(config: Config, settings: Settings) -> str:
+    """The database for people: a path, or a URI without its password."""
+    if settings.is_postgres:
+        from treadle.database.postgres_link import shown
+
+        return shown(str(settings.database_uri))
+    return str(settings.database_path(config.folder))
 
 
 def can_open_browser() -> bool:
@@ -99,5 +109,7 @@ def can_open_browser() -> bool:
 
 
 def _short(path: str) -> str:
+    if "://" in path:
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative

@@ -1,9 +1,11 @@
-"""The one door to the database: what SQLite implements here and PostgreSQL in its turn.
+"""The one door to the database, which SQLite and PostgreSQL implement.
 
 SQL is written once, with named parameters (``:thread_id``), in the portable part that both
 engines share: UPSERT, RETURNING, common table expressions. What differs comes from
-``Database.dialect``. Types: ids are canonical UUID text, times are whole microseconds, JSON
-columns are read and written as JSON text, and rows answer to ``row["column"]``.
+``Database.dialect``, and ``/*postgres FOR UPDATE*/`` is a comment for SQLite alone: PostgreSQL,
+where transactions of several processes run beside each other, takes locks. Types: ids are
+canonical UUID text, times are whole microseconds, JSON columns are read and written as JSON text,
+and rows answer to ``row["column"]``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ class Transaction(Protocol):
         """Run one statement; how many rows it changed."""
         ...
 
+    async def send(self, sql: str, params: Params = NO_PARAMS) -> None:
+        """Run one statement without waiting for it; if it fails, so does the commit."""
+        ...
+
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
-        """Run one statement for each of ``rows``."""
+        """Run one statement for each of ``rows``, without waiting for them."""
         ...
 
     async def fetch_one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
@@ -83,12 +89,16 @@ class Database(Protocol):
         """All rows of a query that may visit much; it never holds up the event loop."""
         ...
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], thread_id: str | None = None) -> T:
         """Run ``body`` in one transaction; when this returns, its changes are durable.
 
-        Transactions of one process take effect in the order in which they were handed in. A
-        body that raises changes nothing, and the exception comes out here. A body awaits
-        nothing but its transaction, and may be run on another thread.
+        Transactions of one process take effect in the order in which they were handed in. One
+        that names a ``thread_id`` touches the rows of this thread and its runs alone; it may
+        take effect together with those that name others.
+
+        A body that raises changes nothing, and the exception comes out here. A body awaits
+        nothing but its transaction, and may be run on another thread. It may be run again from
+        its beginning (another process was in the way): then nothing of the first time counts.
         """
         ...
 
@@ -97,6 +107,7 @@ class Database(Protocol):
         body: Body[object],
         on_error: Callable[[Exception], None],
         on_commit: Callable[[], None] | None = None,
+        thread_id: str | None = None,
     ) -> None:
         """Hand in a body that nobody waits for: committed within ``LINGER_SECONDS``.
 

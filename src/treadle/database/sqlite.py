@@ -79,6 +79,9 @@ class SQLiteTransaction:
     async def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
         return self._connection.execute(sql, cast("Any", params)).rowcount
 
+    async def send(self, sql: str, params: Params = NO_PARAMS) -> None:
+        self._connection.execute(sql, cast("Any", params))
+
     async def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
         self._connection.executemany(sql, cast("Any", rows))
 
@@ -315,7 +318,7 @@ class SQLiteDatabase:
 
     # -- writing ---------------------------------------------------------------------------
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], thread_id: str | None = None) -> T:
         if self._closed:
             raise RuntimeError(f"the database {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -328,6 +331,7 @@ class SQLiteDatabase:
         body: Body[object],
         on_error: Callable[[Exception], None],
         on_commit: Callable[[], None] | None = None,
+        thread_id: str | None = None,
     ) -> None:
         self._jobs.append(_Job(body, None, on_error, on_commit))
         if self._linger is None and not self._due:

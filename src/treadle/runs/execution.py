@@ -138,13 +138,16 @@ class Execution:
         if stopped == "lose":
             return
         if stopped == "hand_back":
-            await self._rooms.database.write(self._hand_back)
+            await self._rooms.database.write(self._hand_back, claim.thread_id)
             return
         status, thread_status, error = self._verdict()
         told = self._told_last(status, error)
         try:
             thread = await self._rooms.database.write(
-                lambda transaction: self._write_end(transaction, status, thread_status, error, told)
+                lambda transaction: self._write_end(
+                    transaction, status, thread_status, error, told
+                ),
+                claim.thread_id,
             )
         except _Stopped as stop:
             self._drive.stopped = str(stop)
@@ -195,12 +198,13 @@ class Execution:
             "state_values": summary.values if summary else None,
             "interrupts": summary.interrupts if summary else None,
         }
-        owned = await transaction.fetch_one(queries.OWNED, params)
+        await transaction.send(queries.LOCK_THREAD, params)
+        owned = await transaction.fetch_one(queries.OWNED_TO_END, params)
         if owned is None:
             return None
         if owned["stop"] not in (None, self._drive.stopped):
             raise _Stopped(owned["stop"])
-        await transaction.execute(queries.END_RUN, {**params, "status": status})
+        await transaction.send(queries.END_RUN, {**params, "status": status})
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
         if claim.temporary:

@@ -1,8 +1,16 @@
-"""SQL of runs."""
+"""SQL of runs.
+
+Whatever changes a thread's runs, or its row, locks the thread's row first and then the runs: so
+transactions of several processes neither pass each other unseen nor wait for each other.
+"""
 
 THREAD_FOR_RUN = """
 SELECT seq, metadata, config, status, interrupts FROM threads WHERE thread_id = :thread_id
 """
+
+LOCK = "/*postgres FOR UPDATE*/"
+
+LOCK_THREAD = f"SELECT 1 FROM threads WHERE thread_id = :thread_id {LOCK}"
 
 INSERT_RUN = """
 INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, status, created_at, updated_at,
@@ -16,28 +24,28 @@ UPDATE threads SET status = 'busy', metadata = :metadata, config = :config, upda
 WHERE thread_id = :thread_id
 """
 
-IN_FLIGHT = """
+IN_FLIGHT = f"""
 SELECT run_id, status, attempt, temporary FROM runs
-WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq
+WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq {LOCK}
 """
 
 RUN = "SELECT * FROM runs WHERE run_id = :run_id AND thread_id = :thread_id"
+
+RUN_TO_CHANGE = f"{RUN} {LOCK}"
 
 RUN_STATUS = """
 SELECT status, error, temporary FROM runs WHERE run_id = :run_id AND thread_id = :thread_id
 """
 
 LIST_RUNS = """
-SELECT * FROM runs WHERE thread_id = :thread_id AND (:status IS NULL OR status = :status)
+SELECT * FROM runs WHERE thread_id = :thread_id AND status = coalesce(:status, status)
 ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset
 """
 
 # The queue. A worker that has a lease may start a run once it is due, nothing runs on its thread,
 # and no run of the thread that is due earlier (or was accepted earlier for the same time) waits.
 _CLAIM = """
-UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, started_at = :now,
-                updated_at = :now
-WHERE seq IN (
+WITH next AS (
     SELECT r.seq FROM runs AS r
     WHERE r.status = 'pending' AND r.created_at <= :now {which}
       AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner)
@@ -49,7 +57,10 @@ WHERE seq IN (
         WHERE o.thread_id = r.thread_id AND o.status = 'pending'
           AND (o.created_at < r.created_at
                OR (o.created_at = r.created_at AND o.seq < r.seq)))
-    ORDER BY r.created_at, r.seq LIMIT :limit)
+    ORDER BY r.created_at, r.seq LIMIT :limit /*postgres FOR UPDATE SKIP LOCKED*/)
+UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, started_at = :now,
+                updated_at = :now
+WHERE seq IN (SELECT seq FROM next)
 RETURNING seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, kwargs,
           multitask_strategy, temporary, started_at, attempt,
           attempt - handed_back AS tries, stop
@@ -103,7 +114,10 @@ WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
 
 OWNED = """
 SELECT stop FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+/*postgres FOR SHARE*/
 """
+
+OWNED_TO_END = OWNED.replace("/*postgres FOR SHARE*/", LOCK)
 
 # A rollback counts for more than an interrupt.
 STOP_BEGUN = """

@@ -42,8 +42,8 @@ class Rooms:
     async def delete_run(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
         """Remove a run with its checkpoints and kept events."""
         params = {"run_id": run_id, "thread_id": thread_id}
-        await transaction.execute(queries.DELETE_RUN, params)
-        await transaction.execute(queries.DELETE_RUN_EVENTS, params)
+        await transaction.send(queries.DELETE_RUN, params)
+        await transaction.send(queries.DELETE_RUN_EVENTS, params)
         await self.delete_checkpoints(transaction, run_id)
 
     async def delete_checkpoints(self, transaction: Transaction, run_id: str) -> None:
@@ -65,7 +65,7 @@ class Rooms:
         """Remove a thread with everything on it."""
         params = {"thread_id": thread_id}
         for statement in queries.DELETE_THREAD:
-            await transaction.execute(statement, params)
+            await transaction.send(statement, params)
         await upkeep.delete_thread(transaction, thread_id)
 
     def log_failure(self, claim: Claim, failure: BaseException) -> None:

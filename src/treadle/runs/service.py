@@ -99,6 +99,11 @@ class _Displaced:
         self.begun: list[tuple[str, CancelAction]] = []
         self.pending: list[tuple[str, str, Outcome | None]] = []
 
+    def forget(self) -> None:
+        """The transaction begins, perhaps again."""
+        self.begun.clear()
+        self.pending.clear()
+
 
 class RunService:
     """Runs over the rooms. ``create_thread`` makes a thread within a transaction."""
@@ -142,6 +147,7 @@ class RunService:
         made: list[Json] = []
 
         async def insert(transaction: Transaction) -> list[Any] | None:
+            displaced.forget()
             before = await made_before(transaction, key, places)
             if before is None:
                 made[:] = [
@@ -151,7 +157,10 @@ class RunService:
             return before
 
         try:
-            before = await self._database.write(insert)
+            threads = {draft.thread_id for draft in drafts}
+            before = await self._database.write(
+                insert, threads.pop() if len(threads) == 1 else None
+            )
         except BaseException:
             _close(readers)
             raise
@@ -220,9 +229,11 @@ class RunService:
     async def thread_row(
         self, transaction: Transaction, thread_id: str, visible: Filter | None
     ) -> Row | None:
+        """The thread, locked: its runs are about to change."""
         condition, params = self._visible(visible)
         return await transaction.fetch_one(
-            queries.THREAD_FOR_RUN + condition, {"thread_id": thread_id, **params}
+            f"{queries.THREAD_FOR_RUN}{condition} {queries.LOCK}",
+            {"thread_id": thread_id, **params},
         )
 
     def _visible(self, visible: Filter | None) -> tuple[str, Json]:
@@ -275,7 +286,7 @@ class RunService:
         leaves_state = run["attempt"] > 0 and action == "interrupt" and not run["temporary"]
         if run["status"] == "running" or leaves_state:
             stop = {"run_id": run_id, "stop": action}
-            await transaction.execute(queries.STOP_BEGUN, stop)
+            await transaction.send(queries.STOP_BEGUN, stop)
             displaced.begun.append((run_id, action))
             return
         if run["temporary"] and not newcomer:
@@ -283,7 +294,7 @@ class RunService:
         elif run["temporary"] or action == "rollback":
             await self._rooms.delete_run(transaction, thread_id, run_id)
         else:
-            await transaction.execute(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
+            await transaction.send(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
@@ -437,12 +448,13 @@ class RunService:
         displaced = _Displaced()
 
         async def end(transaction: Transaction) -> int:
+            displaced.forget()
             found, ended = 0, 0
             for thread_id, run_id in places:
                 if await self.thread_row(transaction, thread_id, visible) is None:
                     continue
                 run = await transaction.fetch_one(
-                    queries.RUN, {"thread_id": thread_id, "run_id": run_id}
+                    queries.RUN_TO_CHANGE, {"thread_id": thread_id, "run_id": run_id}
                 )
                 if run is None:
                     continue
@@ -451,13 +463,14 @@ class RunService:
                     continue
                 found += 1
                 await self._end_one(transaction, thread_id, run, action, displaced)
-                await transaction.execute(
+                await transaction.send(
                     queries.SETTLE_THREAD,
                     {"thread_id": thread_id, "now": now_us()},
                 )
             return found or -ended
 
-        found = await self._database.write(end)
+        threads = {thread_id for thread_id, _ in places}
+        found = await self._database.write(end, threads.pop() if len(threads) == 1 else None)
         self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
@@ -469,16 +482,17 @@ class RunService:
 
         async def remove(transaction: Transaction) -> None:
             params = {"thread_id": thread_id, "run_id": run_id}
-            run = await transaction.fetch_one(queries.RUN, params)
+            await transaction.fetch_one(queries.LOCK_THREAD, params)
+            run = await transaction.fetch_one(queries.RUN_TO_CHANGE, params)
             if run is None:
                 raise NotFound("Run not found")
             if run["temporary"]:
                 await self._rooms.delete_temporary(transaction, thread_id, run_id)
             else:
                 await self._rooms.delete_run(transaction, thread_id, run_id)
-            await transaction.execute(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
+            await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
 
-        await self._database.write(remove)
+        await self._database.write(remove, thread_id)
         execution = self._worker.execution(run_id)
         if execution is not None:
             execution.stop("delete")
@@ -527,18 +541,10 @@ class _Draft:
         body, assistant, thread_id = self.body, self.assistant, self.thread_id
         names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
         strategy = given(body.multitask_strategy) or "enqueue"
-        row = (
-            None
-            if self.stateless
-            else await service.thread_row(transaction, thread_id, self.visible)
-        )
+        row = await self._thread(transaction, service, names)
         if row is None:
-            if not self.stateless and given(body.if_not_exists) != "create":
-                raise NotFound(NO_THREAD_OR_ASSISTANT)
             metadata = run_metadata(body, assistant, names)
             thread_metadata = {**(given(body.metadata) or {}), **names}
-            if not await service.create_thread(transaction, thread_id, thread_metadata):
-                raise NotFound(NO_THREAD_OR_ASSISTANT)  # it is there, but not for this caller
             config_before: Json = {}
         else:
             thread_metadata = {**loads(row["metadata"]), **names}
@@ -573,8 +579,8 @@ class _Draft:
                 isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
             ),
         }
-        await transaction.execute(queries.INSERT_RUN, values)
-        await transaction.execute(
+        await transaction.send(queries.INSERT_RUN, values)
+        await transaction.send(
             queries.THREAD_TAKES_RUN,
             {
                 "thread_id": thread_id,
@@ -584,6 +590,25 @@ class _Draft:
             },
         )
         return run_json(values)
+
+    async def _thread(
+        self, transaction: Transaction, service: RunService, names: Json
+    ) -> Row | None:
+        """The row of the run's thread; None if the thread was made just now."""
+        if not self.stateless:
+            row = await service.thread_row(transaction, self.thread_id, self.visible)
+            if row is not None:
+                return row
+            if given(self.body.if_not_exists) != "create":
+                raise NotFound(NO_THREAD_OR_ASSISTANT)
+        metadata = {**(given(self.body.metadata) or {}), **names}
+        if await service.create_thread(transaction, self.thread_id, metadata):
+            return None
+        # It is there: for others than this caller, or since this moment.
+        row = await service.thread_row(transaction, self.thread_id, self.visible)
+        if row is None:
+            raise NotFound(NO_THREAD_OR_ASSISTANT)
+        return row
 
 
 def _close(readers: Iterable[Reader | None]) -> None:

@@ -138,7 +138,7 @@ class DatabaseStore(BaseStore):
 
         async def body(transaction: Transaction) -> None:
             for sql, params in statements:
-                await transaction.execute(sql, params)
+                await transaction.send(sql, params)
 
         await self._database.write(body)
 

@@ -372,7 +372,8 @@ class _Save:
         self._taken: list[Unsaved] = []
 
     async def commit(self, transaction: Transaction) -> None:
-        self._taken = taken = self._hub.take_unsaved()
+        self._taken += self._hub.take_unsaved()
+        taken = self._taken
         await _refuse_outdated(transaction, taken)
         kept: list[Unsaved] = []
         by_thread: dict[str, list[Entry]] = {}

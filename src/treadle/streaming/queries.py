@@ -10,7 +10,9 @@ INSERT INTO events (thread_id, id, run_id, kind, name, data, seq, label, params)
 VALUES (:thread_id, :id, :run_id, :kind, :name, :data, :seq, :label, :params)
 """
 
-IS_ATTEMPT = "SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt"
+IS_ATTEMPT = """
+SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt /*postgres FOR KEY SHARE*/
+"""
 
 COUNT_ON = """
 INSERT INTO event_counters (thread_id, last_seq) VALUES (:thread_id, :count)

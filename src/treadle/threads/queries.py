@@ -37,7 +37,13 @@ GET_WITH_TTL = (
 
 EXISTS = "SELECT 1 FROM threads WHERE thread_id = :thread_id"
 
+LOCK = "/*postgres FOR UPDATE*/"
+
+EXISTS_LOCKED = f"{EXISTS} {LOCK}"
+
 STATE_BASIS = "SELECT metadata, state_updated_at FROM threads WHERE thread_id = :thread_id"
+
+STATE_BASIS_LOCKED = f"{STATE_BASIS} {LOCK}"
 
 IN_FLIGHT = """
 SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN ('pending', 'running')

@@ -35,13 +35,13 @@ class Removal:
     async def delete(self, transaction: Transaction, thread_id: str, piece: Piece) -> None:
         """Delete a thread with its runs; ``piece`` has the time that all of it may take."""
         within = {"thread_id": thread_id}
-        await transaction.execute(queries.DELETE_THREAD, within)
+        await transaction.send(queries.DELETE_THREAD, within)
         if not piece.spent and await self._is_small(transaction, thread_id):
             for table in queries.LEFT_BEHIND:
-                await transaction.execute(queries.DELETE_ALL.format(table=table), within)
+                await transaction.send(queries.DELETE_ALL.format(table=table), within)
         else:
-            await transaction.execute(queries.DELETE_IN_FLIGHT, within)
-            await transaction.execute(queries.BURY, within)
+            await transaction.send(queries.DELETE_IN_FLIGHT, within)
+            await transaction.send(queries.BURY, within)
             self._wanted = True
         piece.step()
 

@@ -103,7 +103,7 @@ class ThreadService:
             return None
 
         try:
-            before = await self._database.write(insert)
+            before = await self._database.write(insert, thread_id)
         except _Exists:
             existing = await self._find(queries.GET, thread_id, allowed)
             if wanted.if_exists == "do_nothing" and existing is not None:
@@ -202,13 +202,13 @@ class ThreadService:
             thread = dict(row)
             if added:
                 thread["metadata"] = dump_text({**loads(row["metadata"]), **added})
-                await tx.execute(queries.SET_METADATA, thread)
+                await tx.send(queries.SET_METADATA, thread)
             if patch.ttl is not UNSET:
                 ttl = ttl_columns(patch.ttl, self._ttl_default, now)
-                await tx.execute(queries.SET_TTL, {"thread_id": thread_id, **ttl})
+                await tx.send(queries.SET_TTL, {"thread_id": thread_id, **ttl})
             return thread
 
-        return thread_json(await self._database.write(write))
+        return thread_json(await self._database.write(write, thread_id))
 
     async def delete(self, caller: Caller, thread_id: str) -> None:
         """Remove the thread with its runs and states, and end what is executed on it."""
@@ -249,7 +249,8 @@ class ThreadService:
         for thread_id in thread_ids:
             allowed = await authorize(caller, "threads", "delete", {"thread_id": thread_id})
             dialect = self._database.dialect
-            visible.append((thread_id, *restricted(dialect, queries.EXISTS, thread_id, allowed)))
+            sql, params = restricted(dialect, queries.EXISTS, thread_id, allowed)
+            visible.append((thread_id, f"{sql} {queries.LOCK}", params))
 
         async def write(tx: Transaction) -> list[str]:
             piece = Piece()

@@ -180,7 +180,8 @@ class ThreadStates:
                 row = await self._row(thread_id, allowed)
                 staged = await self._stage_update(caller, row, address, update)
                 try:
-                    await self._database.write(partial(self._commit, address, row, staged))
+                    commit = partial(self._commit, address, row, staged)
+                    await self._database.write(commit, address["thread_id"])
                     break
                 except _Outdated:
                     continue
@@ -245,7 +246,7 @@ class ThreadStates:
 
     async def _commit(self, address: Json, basis: Row, staged: Staged, tx: Transaction) -> None:
         thread_id: str = address["thread_id"]
-        now = await tx.fetch_one(queries.STATE_BASIS, {"thread_id": thread_id})
+        now = await tx.fetch_one(queries.STATE_BASIS_LOCKED, {"thread_id": thread_id})
         if now is None:
             raise not_found(thread_id)
         await refuse_in_flight(tx, thread_id)
@@ -256,7 +257,7 @@ class ThreadStates:
     async def write_in(self, tx: Transaction, thread_id: str, staged: Staged) -> None:
         """Write a staged update, and what the thread's row shows of it."""
         await staged.saver.write_in(tx)
-        await tx.execute(
+        await tx.send(
             queries.SET_STATE, {"thread_id": thread_id, "now": now_us(), **_columns(staged.root)}
         )
 
@@ -270,7 +271,7 @@ class ThreadStates:
         async def write(tx: Transaction) -> None:
             await tx.execute(queries.SET_COPIED, {"thread_id": thread_id, **columns})
 
-        await self._database.write(write)
+        await self._database.write(write, thread_id)
 
 
 def _columns(root: StateSnapshot) -> Json:

@@ -75,12 +75,13 @@ class ThreadSweep:
         params = {"thread_id": thread_id, "now": now}
 
         async def delete(transaction: Transaction) -> bool:
+            await transaction.send(queries.EXISTS_LOCKED, params)
             if not await transaction.execute(queries.DELETE_EXPIRED, params):
                 return False
             await transaction.execute(queries.BURY, {"thread_id": thread_id})
             return True
 
-        deleted = await self._database.write(delete)
+        deleted = await self._database.write(delete, thread_id)
         if deleted:
             await self._deleted(thread_id)
         return deleted
@@ -93,6 +94,7 @@ class ThreadSweep:
 
         async def remove(transaction: Transaction, piece: Piece) -> bool:
             nonlocal swept
+            await transaction.send(queries.EXISTS_LOCKED, params)
             if await transaction.fetch_one(queries.STILL_EXPIRED, params) is None:
                 return True
             if not await shrinking.remove(transaction, piece):

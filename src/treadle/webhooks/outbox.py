@@ -111,7 +111,7 @@ class Webhooks:
         if error is not None:
             body["error"] = error
         entry = {"run_id": run["run_id"], "target": target, "body": dumps(body), "now": ended_us}
-        await transaction.execute(queries.PUT, entry)
+        await transaction.send(queries.PUT, entry)
 
     def wake(self) -> None:
         """Look for what is due now."""

