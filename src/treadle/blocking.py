@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import sysconfig
 import threading
 import traceback
 from types import FrameType
@@ -16,6 +17,7 @@ logger = structlog.get_logger("treadle.blocking")
 PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 0.5
 FRAMES = 6
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
 class LoopWatch:
@@ -55,7 +57,8 @@ class LoopWatch:
         frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
         if frame is None:
             return
-        place = (frame.f_code.co_filename, frame.f_lineno)
+        own = users_frame(frame)
+        place = (own.f_code.co_filename, own.f_lineno)
         if place in self._told:
             return
         self._told.add(place)
@@ -70,6 +73,14 @@ class LoopWatch:
             node=node,
             stack="".join(traceback.format_list(traceback.extract_stack(frame)[-FRAMES:])),
         )
+
+
+def users_frame(frame: FrameType) -> FrameType:
+    """The innermost frame that is no library's, or ``frame`` itself if all are."""
+    found: FrameType | None = frame
+    while found is not None and found.f_code.co_filename.startswith(_LIBRARIES):
+        found = found.f_back
+    return found or frame
 
 
 def running_node(frame: FrameType | None) -> tuple[str | None, str | None]:

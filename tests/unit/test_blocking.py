@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,20 @@ async def test_code_that_blocks_is_named_once(logged):
     assert "a_node_that_blocks" in line["stack"]
     watch._thread.join(5)
     assert not watch._thread.is_alive()
+
+
+async def test_it_is_the_users_line_that_is_named_and_not_a_librarys(logged):
+    watch = LoopWatch()
+    watch.start()
+    told = threading.Event()
+    for _ in range(100):
+        told.wait(0.05)
+        if logged:
+            break
+    watch.stop()
+    [line] = logged
+    assert line["file"] == __file__
+    assert "threading.py" in line["stack"]
 
 
 async def test_a_loop_that_turns_is_left_alone(logged):
