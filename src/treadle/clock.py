@@ -8,11 +8,21 @@ from functools import lru_cache
 
 SECOND_US = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_start_ns = 0
+"""When the monotonic clock was at 0, by the wall clock; the latest time that this seemed so."""
 
 
 def now_us() -> int:
-    """The wall clock in microseconds since the epoch."""
-    return time.time_ns() // 1000
+    """The wall clock in microseconds since the epoch.
+
+    In one process it never goes back: where the wall clock is set back, it goes on from where
+    it was, so that what is accepted first stays first and what is due soon stays so.
+    """
+    global _start_ns
+    wall_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+    if wall_ns - monotonic_ns > _start_ns:
+        _start_ns = wall_ns - monotonic_ns
+    return (_start_ns + monotonic_ns) // 1000
 
 
 def iso(us: int) -> str:

@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,28 @@ class Server:
     @property
     def database(self) -> Books:
         return Books(self.database_path)
+
+
+class Listener:
+    """A client that reads one stream to its end; ``whole`` if the end was a clean one."""
+
+    def __init__(self, server: Server, path: str, last_id: str = "-") -> None:
+        self.body, self.is_open, self.whole = b"", False, False
+        self._url, self._headers = server.url + path, {"last-event-id": last_id}
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with httpx.stream("GET", self._url, headers=self._headers, timeout=30) as answer:
+            self.is_open = True
+            for piece in answer.iter_raw():
+                self.body += piece
+        self.whole = True
+
+    def end(self) -> bytes:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self.body
 
 
 # -- the journal -------------------------------------------------------------------------------

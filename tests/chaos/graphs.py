@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import operator
 import os
@@ -20,12 +21,15 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import StreamWriter, interrupt
 from typing_extensions import TypedDict
 
+HOLDING_THE_GIL = ctypes.PyDLL(None)
+
 
 class State(TypedDict):
     token: NotRequired[str]
     seconds: NotRequired[float]
     events: NotRequired[int]
     bytes: NotRequired[int]
+    deep: NotRequired[bool]
     log: Annotated[list[str], operator.add]
 
 
@@ -133,6 +137,19 @@ def wait(state: State, config: RunnableConfig) -> dict[str, Any]:
 
 
 blocking = StateGraph(State).add_node(wait).add_edge(START, "wait").compile()
+
+
+async def freeze(state: State, config: RunnableConfig) -> dict[str, Any]:
+    """Does what no coroutine should: it stops its event loop, or (``deep``) every thread."""
+    with noted("freeze", config):
+        if state.get("deep"):
+            HOLDING_THE_GIL.usleep(int(state.get("seconds", 0) * 1e6))
+        else:
+            time.sleep(state.get("seconds", 0))  # noqa: ASYNC251
+        return {"log": [f"{state.get('token', '')}:freeze"]}
+
+
+frozen = StateGraph(State).add_node(freeze).add_edge(START, "freeze").compile()
 
 
 async def talk(state: State, config: RunnableConfig, writer: StreamWriter) -> dict[str, Any]:

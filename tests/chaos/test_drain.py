@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from arena import Server, overlaps, parse_events, until
+from arena import Listener, Server, overlaps, parse_events, until
 
 NODES = ["one", "two", "three"]
 SLACK_SECONDS = 2.0
@@ -22,27 +22,6 @@ def drain(server: Server, within: float) -> None:
     code = server.wait(within + SLACK_SECONDS)
     assert code in (0, -signal.SIGTERM), server.log
     assert time.monotonic() - begun < within + SLACK_SECONDS
-
-
-class Listener:
-    """A client that reads one stream to its end; ``whole`` if the end was a clean one."""
-
-    def __init__(self, server: Server, path: str, last_id: str = "-") -> None:
-        self.body, self.whole = b"", False
-        self._url, self._headers = server.url + path, {"last-event-id": last_id}
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        with httpx.stream("GET", self._url, headers=self._headers, timeout=30) as answer:
-            for piece in answer.iter_raw():
-                self.body += piece
-        self.whole = True
-
-    def end(self) -> bytes:
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self.body
 
 
 def test_runs_go_on_where_a_drain_left_them(server: Server) -> None:

@@ -259,6 +259,8 @@ def test_what_was_told_holds(make_server: Any, lap: int) -> None:
     assert [client.failure for client in clients if client.failure] == []
     sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
     until(lambda: not server.database.rows(sql), "the end of all runs", 40)
+    sql = "SELECT thread_id FROM deleted_threads"
+    until(lambda: not server.database.rows(sql), "what large threads have left to go")
     server.signal(signal.SIGTERM)
     server.wait()
     history = History(world.calls, server.journal.visits(), server.database, world.graphs)

@@ -264,6 +264,7 @@ def simulated() -> Iterator[Clock]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (treadle.clock, log, merging):
             patch.setattr(module, "time", clock)
+        patch.setattr(treadle.clock, "_start_ns", 0)
         patch.setattr(lease, "threading", SimpleNamespace(Event=_Stopped, Thread=_Thread))
         patch.setattr(
             lease,

@@ -23,6 +23,8 @@ class Clock:
     def time_ns(self) -> int:
         return self.us * 1000
 
+    monotonic_ns = time_ns
+
 
 class Handle:
     """A callback that waits for its turn or its time."""

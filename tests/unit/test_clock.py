@@ -7,12 +7,29 @@ from datetime import UTC, datetime
 
 import pytest
 
+from treadle import clock
 from treadle.clock import SECOND_US, iso, now_us
 
 
 def test_now_is_in_microseconds():
     before = time.time_ns() // 1000
     assert before <= now_us() <= before + SECOND_US
+
+
+def test_now_follows_the_wall_clock_forward_and_goes_on_where_that_goes_back(monkeypatch):
+    wall_s, monotonic_s = 1000, 5
+    monkeypatch.setattr(clock, "_start_ns", 0)
+    monkeypatch.setattr(time, "time_ns", lambda: wall_s * 10**9)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic_s * 10**9)
+    assert now_us() == 1000 * SECOND_US
+    wall_s, monotonic_s = 1003, 8
+    assert now_us() == 1003 * SECOND_US
+    wall_s, monotonic_s = 2000, 9
+    assert now_us() == 2000 * SECOND_US
+    wall_s, monotonic_s = 1500, 10
+    assert now_us() == 2001 * SECOND_US
+    wall_s, monotonic_s = 1600, 110
+    assert now_us() == 2101 * SECOND_US
 
 
 @pytest.mark.parametrize(

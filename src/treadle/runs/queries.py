@@ -180,6 +180,13 @@ DELETE_THREAD = (
     "DELETE FROM threads WHERE thread_id = :thread_id",
 )
 
+# Runs without a delay wait for nothing; if the clock was set back while no server ran, they
+# would wait for it, and who comes after them would not.
+MAKE_DUE = """
+UPDATE runs SET created_at = :now
+WHERE status = 'pending' AND created_at > :now AND created_at <= updated_at
+"""
+
 PENDING_LATER = """
 SELECT DISTINCT created_at FROM runs WHERE status = 'pending' AND created_at > :now
 """

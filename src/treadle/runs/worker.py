@@ -58,6 +58,7 @@ class Worker:
         ``alone``: no other process can have the database open, so all other workers are dead.
         """
         await self._lease.open()
+        await self._rooms.database.write(_make_due)
         await self._take_up_lost(NEVER_US if alone else now_us())
         later = await self._rooms.database.scan(queries.PENDING_LATER, {"now": now_us()})
         for row in later:
@@ -221,3 +222,7 @@ class Worker:
             )
         if full or execution.thread_waits:
             self._woken.set()
+
+
+async def _make_due(transaction: Transaction) -> None:
+    await transaction.execute(queries.MAKE_DUE, {"now": now_us()})

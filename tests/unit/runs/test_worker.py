@@ -304,3 +304,21 @@ async def test_an_execution_is_known_while_it_goes_on(house, graphs):
     await house.outcome(run)
     await house.until(lambda: house.worker.active == 0)
     assert house.worker.execution(run.run_id) is None
+
+
+async def test_a_clock_that_was_set_back_before_the_start_holds_up_nobody(open_house, monkeypatch):
+    hour_us = 3600 * SECOND_US
+    before = await open_house(work=False)
+    thread_id = await before.thread()
+    monkeypatch.setattr("treadle.runs.service.now_us", lambda: now_us() + hour_us)
+    first = await before.create(thread_id)
+    scheduled = await before.create(thread_id, after_seconds=1)
+    await before.close()
+    monkeypatch.undo()
+    house = await open_house()
+    second = await house.create(thread_id, watch="end")
+    await house.outcome(second)
+    shown = [await house.shown(created) for created in (first, second, scheduled)]
+    assert [run["status"] for run in shown] == ["success", "success", "pending"]
+    rows = await house.database.read_all("SELECT run_id FROM runs ORDER BY started_at DESC")
+    assert [row["run_id"] for row in rows][:2] == [second.run_id, first.run_id]
