@@ -11,7 +11,7 @@ AREAS := smoke threads runs streaming
 dev: $(READY)
 	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
 
-test: unit simulation fuzz conformance
+test: unit simulation fuzz chaos conformance
 
 unit: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
@@ -23,9 +23,10 @@ simulation: $(READY)
 fuzz: $(READY)
 	$(BIN)/pytest tests/fuzz
 
-# Servers that are killed at every step; CHAOS_SECONDS=60 plays all of it.
+# Servers that are killed at every step. A sample of it takes a minute; CHAOS_SECONDS=60 plays all
+# of it, and a soak of 10,000 runs.
 chaos: $(READY)
-	$(BIN)/pytest tests/chaos
+	$(BIN)/pytest tests/chaos -n auto --maxprocesses 4
 
 # Each server gets a fresh database below one temporary folder, which goes away at the end.
 # known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.

@@ -320,7 +320,10 @@ ORPHANS = {
     "write without its checkpoint": (
         "SELECT w.thread_id, w.checkpoint_id, w.channel FROM checkpoint_writes AS w"
         " LEFT JOIN checkpoints AS c USING (thread_id, checkpoint_ns, checkpoint_id)"
-        " WHERE c.thread_id IS NULL"
+        # A crash may keep a task's writes and lose the checkpoint that they belong to; the next
+        # attempt makes that anew, and they go with their run.
+        " WHERE c.thread_id IS NULL AND (w.run_id IS NULL OR w.run_id NOT IN"
+        " (SELECT run_id FROM runs))"
     ),
     "label without a thread": (
         "SELECT label FROM thread_labels WHERE thread_seq NOT IN (SELECT seq FROM threads)"

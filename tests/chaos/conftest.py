@@ -1,7 +1,7 @@
 """Servers for the chaos tests.
 
-``CHAOS_SECONDS=60`` (``make chaos``) runs all of them in full; without it, they are a sample that
-takes less than a minute.
+``make chaos CHAOS_SECONDS=60`` runs all of them in full; without it, they are a sample that takes
+about a minute, without the soak.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for arena.py
 
-from arena import Foundry, Server
+from arena import LONG, Foundry, Server
+
+collect_ignore = [] if LONG else ["test_soak.py"]
 
 
 @pytest.fixture(scope="session")

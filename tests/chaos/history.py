@@ -100,8 +100,11 @@ class History:
                 yield f"a thread is lost: {call}"
             if call.what == "delete thread" and (not gone or self.books.traces(call.thread)):
                 yield f"a deleted thread has left {self.books.traces(call.thread)}: {call}"
-            if call.what == "delete run" and (call.run in self.runs or self.books.traces(call.run)):
-                yield f"a deleted run has left {self.books.traces(call.run)}: {call}"
+            if call.what == "delete run":
+                # Why the thread's last run ended stays with the thread, and may name the run.
+                traces = [t for t in self.books.traces(call.run) if "threads.error" not in t]
+                if call.run in self.runs or traces:
+                    yield f"a deleted run has left {traces}: {call}"
         for run, call in self.created.items():
             if run in self.runs or self._deleted(call.thread):
                 continue
@@ -183,7 +186,7 @@ class History:
     def _statuses_that_changed(self) -> Iterator[str]:
         seen: dict[str, list[Call]] = defaultdict(list)
         for call in sorted(self.calls, key=lambda call: call.begun):
-            if call.what == "get run" and call.acknowledged and call.told not in IN_FLIGHT:
+            if call.what == "get run" and call.told and call.told not in IN_FLIGHT:
                 seen[call.run].append(call)
         for run, calls in seen.items():
             told = {call.told for call in calls}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import pytest
-from arena import Listener, Server, parse_events, until
+from arena import Listener, Server, overlaps, parse_events, until
 
 HEARD_SECONDS = 0.1
 GONE = "404: Run not found"
@@ -26,6 +27,31 @@ def test_a_node_that_waits_hears_of_its_cancel_within_a_moment(server: Server) -
         assert not visit.done
         delays.append((visit.end - called) / 1e9)
     assert statistics.median(delays) < HEARD_SECONDS, delays
+
+
+def test_a_graph_that_blocks_its_own_loop_is_left_behind_but_its_thread_waits(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server(BG_JOB_ISOLATED_LOOPS="true")
+    server.start()
+    thread_id = server.thread()
+    path = f"/threads/{thread_id}/runs"
+    first = server.run(thread_id, "frozen", input={"token": "A", "seconds": 2.0})
+    until(lambda: server.journal.nodes(first), "the node")
+    waiting = [
+        server.run(thread_id, "steps", input={"token": token, "seconds": 0.0}) for token in "BC"
+    ]
+    for run_id in (first, waiting[0]):
+        begun = time.monotonic()
+        server.call("POST", f"{path}/{run_id}/cancel?wait=1")
+        assert server.status(thread_id, run_id) == "interrupted"
+        assert time.monotonic() - begun < 0.6, "who cancels need not wait for the node"
+    assert server.ended(thread_id, waiting[1]) == "success"
+    assert server.journal.nodes(waiting[0]) == []
+    assert overlaps(server.journal.visits()) == []
+    log = server.call("GET", f"/threads/{thread_id}/state")["values"]["log"]
+    assert log == ["C:one", "C:two", "C:three"]
+    assert server.database.faults() == []
 
 
 @pytest.mark.parametrize("resumable", [True, False])

@@ -46,14 +46,21 @@ class Execution:
         self._drive.stopped = row["stop"]
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._told_to_stop = self._loop.create_future()
+        self._before: Execution | None = None
+        self._left_behind: asyncio.Future[None] | None = None
 
     # -- from outside ----------------------------------------------------------------------
 
-    def start(self, after: asyncio.Task[None] | None = None) -> asyncio.Task[None]:
-        """Begin, once ``after`` has ended; the task ends when the run's end is announced."""
+    def start(self, before: Execution | None = None) -> asyncio.Task[None]:
+        """Begin, once the one ``before`` on the thread is over, or to end at once if stopped.
+
+        The task ends when the run's end is announced.
+        """
+        self._before = before
         self._log = self._rooms.events.log(self.claim.thread_id)
         self._log.hold()
-        self._task = asyncio.create_task(self._perform(after), name=f"run {self.claim.run_id}")
+        self._task = asyncio.create_task(self._perform(), name=f"run {self.claim.run_id}")
         self._task.add_done_callback(lambda _: self._log.release())
         return self._task
 
@@ -76,7 +83,9 @@ class Execution:
             return
         drive.stopped = how
         if drive.task is None:
-            return  # it sees that when it begins: a task that is cancelled before never would
+            # It sees that when it begins: a task that is cancelled before never would.
+            self._told_to_stop.set_result(None)
+            return
         if self._rooms.loops is None:
             self._task.cancel()
         else:
@@ -90,10 +99,37 @@ class Execution:
 
     # -- the course of a run ---------------------------------------------------------------
 
-    async def _perform(self, after: asyncio.Task[None] | None) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether no graph is at work any more, of this execution and of those before it.
+
+        A graph may be, after the run's end: one that blocks a loop of its own is left behind.
+        """
+        return (
+            self._before is None
+            and self._task is not None
+            and self._task.done()
+            and (self._left_behind is None or self._left_behind.done())
+        )
+
+    async def over(self) -> None:
+        """Return once this ``is_over``."""
+        if self._before is not None:
+            await self._before.over()
+            self._before = None
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if self._left_behind is not None:
+            await asyncio.wait([self._left_behind])
+
+    async def _perform(self) -> None:
         claim = self.claim
-        if after is not None:
-            await asyncio.wait([after])
+        if self._before is not None and self._drive.stopped is None:
+            over = asyncio.create_task(self._before.over())
+            await asyncio.wait([over, self._told_to_stop], return_when="FIRST_COMPLETED")
+            if over.done():
+                self._before = None
+            over.cancel()
         timer = self._loop.call_later(
             self._rooms.settings.bg_job_timeout_secs, self.stop, "timeout"
         )
@@ -116,6 +152,7 @@ class Execution:
             if self._drive.stopped is None:
                 raise
             driven.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._left_behind = driven
             self._drive.abandon(error)
 
     def _emit(self, name: str, data: bytes) -> None:
@@ -172,7 +209,10 @@ class Execution:
 
     async def _hand_back(self, transaction: Transaction) -> None:
         params = {"run_id": self.claim.run_id, "attempt": self.claim.attempt}
-        await transaction.execute(queries.HAND_BACK, params)
+        if await transaction.execute(queries.HAND_BACK, params):
+            # What it has told so far is no later than this: see LAST_EVENT_ID.
+            thread = {"thread_id": self.claim.thread_id, "now": now_us()}
+            await transaction.execute(queries.TOUCH_THREAD, thread)
 
     async def _write_end(
         self,

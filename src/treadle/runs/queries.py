@@ -106,6 +106,8 @@ UPDATE runs SET status = 'pending', owner = NULL, handed_back = handed_back + 1
 WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
 """
 
+TOUCH_THREAD = "UPDATE threads SET updated_at = :now WHERE thread_id = :thread_id"
+
 # Ending a run: refused (no row) once the run belongs to another attempt.
 END_RUN = """
 UPDATE runs SET status = :status, error = :error, updated_at = :now

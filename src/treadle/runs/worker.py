@@ -41,8 +41,9 @@ class Worker:
         self._on_lost = on_lost
         self._lease = Lease(rooms.database, self._lose)
         self._executions: dict[str, Execution] = {}
-        self._on_thread: dict[str, asyncio.Task[None]] = {}
+        self._on_thread: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._stopped_wait = True
         self._duties: tuple[asyncio.Task[None], ...] = ()
@@ -203,25 +204,34 @@ class Worker:
     def _start(self, row: Row) -> None:
         execution = Execution(row, self._rooms)
         self._executions[execution.claim.run_id] = execution
-        # A run that was deleted may still be on its way out of a node: the next one waits.
+        # A run that was ended may still be on its way out of a node: the next one waits.
         thread_id = execution.claim.thread_id
-        task = execution.start(after=self._on_thread.get(thread_id))
-        self._on_thread[thread_id] = task
+        task = execution.start(before=self._on_thread.get(thread_id))
+        self._on_thread[thread_id] = execution
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(execution, task))
 
     def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
         full = len(self._executions) >= self.slots
         del self._executions[execution.claim.run_id]
-        if self._on_thread[execution.claim.thread_id] is task:
-            del self._on_thread[execution.claim.thread_id]
         self._tasks.discard(task)
+        if execution.is_over:
+            self._over(execution)
+        else:
+            leaving = asyncio.create_task(execution.over())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            leaving.add_done_callback(lambda _: self._over(execution))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error(
                 "a run's end could not be written", run_id=execution.claim.run_id, exc_info=error
             )
         if full or execution.thread_waits:
             self._woken.set()
+
+    def _over(self, execution: Execution) -> None:
+        if self._on_thread.get(execution.claim.thread_id) is execution:
+            del self._on_thread[execution.claim.thread_id]
 
 
 async def _make_due(transaction: Transaction) -> None:

@@ -1,8 +1,13 @@
 """SQL of the kept events."""
 
+# Ids hold milliseconds times 2 ** 20. Those that were not kept are no later than their thread's
+# last update, or the lease of a worker that has died; so ids grow even if the clock goes back.
 LAST_EVENT_ID = """
 SELECT max(id) AS id FROM (
-    SELECT max(id) AS id FROM events UNION ALL SELECT max(until_id) FROM trimmed_events) AS last
+    SELECT max(id) AS id FROM events
+    UNION ALL SELECT max(until_id) FROM trimmed_events
+    UNION ALL SELECT (max(updated_at) / 1000 + 1) * 1048576 FROM threads
+    UNION ALL SELECT (max(lease_until) / 1000 + 1) * 1048576 FROM workers) AS last
 """
 
 INSERT_EVENT = """

@@ -109,6 +109,32 @@ async def test_ids_grow_across_a_restart_with_the_clock_going_back(database, mon
     assert append(hub.log("another")).id > before
 
 
+NOTES_OF_TIME = {
+    "a thread's update": (
+        "INSERT INTO threads (thread_id, created_at, updated_at, state_updated_at)"
+        " VALUES ('t', 0, :us, 0)"
+    ),
+    "a dead worker's lease": "INSERT INTO workers (owner, lease_until) VALUES ('me', :us)",
+}
+
+
+@pytest.mark.parametrize("sql", NOTES_OF_TIME.values(), ids=NOTES_OF_TIME)
+async def test_after_a_restart_ids_grow_though_nothing_was_kept_and_the_clock_went_back(
+    hub, database, sql, monkeypatch
+):
+    monkeypatch.setattr(time, "time_ns", lambda: 2_000_000_000_999_999)
+    told = [append(hub.log(THREAD)).id for _ in range(3)][-1]
+
+    async def note(transaction: Any) -> None:
+        await transaction.execute(sql, {"us": 2_000_000_000_999})
+
+    await database.write(note)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    hub = EventHub(database)
+    await hub.open()
+    assert append(hub.log(THREAD)).id > told
+
+
 @pytest.mark.parametrize("text", ["1795250979934-0", "1795250979934-1048575", "0-0", "12-3"])
 def test_ids_as_clients_see_them_are_read_back(text):
     id = parse_id_text(text)
