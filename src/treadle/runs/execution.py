@@ -163,6 +163,8 @@ class Execution:
             self._loop.call_soon_threadsafe(self._append, name, data)
 
     def _append(self, name: str, data: bytes) -> None:
+        if self._left_behind is not None:
+            return  # the run has ended without this
         claim = self.claim
         self._log.append(
             claim.run_id, EVENT, name, data, keep=claim.resumable, attempt=claim.attempt
