@@ -87,7 +87,7 @@ class Server:
             store = DatabaseStore(database, ttl=store_ttl(config))
             await store.open()
             events = EventHub(database)
-            await events.open()
+            await events.open(alone)
             webhooks = Webhooks(database, WebhookRules.read(config.webhooks, os.environ))
             saver = Saver(database)
             rooms = Rooms(database, registry, saver, store, events, settings, webhooks, self._url)

@@ -27,7 +27,7 @@ def point(call: str, nth: int = 1, when: str = "before", having: str = "") -> di
 ENDED = point("treadle.streaming.log:EventHub.keep_in", 1, "committed")
 POINTS = {
     "accepted, not answered": point("treadle.runs.service:RunService._tell"),
-    "claiming": point("treadle.runs.worker:Worker._claim", 2),
+    "claiming": point("treadle.runs.worker:Worker._claim", 3),
     "claimed, not started": point("treadle.runs.worker:Worker._start"),
     "started": point("treadle.runs.driving:Drive.run"),
     **{

@@ -434,9 +434,12 @@ class EventHub:
         self._save_due = False
         self._saved_at = 0.0
 
-    async def open(self) -> None:
-        """Learn where ids have come to, so that they go on growing."""
-        row = await self.database.read_one(queries.LAST_EVENT_ID)
+    async def open(self, alone: bool = True) -> None:
+        """Learn where ids have come to, so that they go on growing.
+
+        ``alone``: no other process has the database open, so all its workers are dead.
+        """
+        row = await self.database.read_one(queries.LAST_EVENT_ID, {"alone": int(alone)})
         self._floor = (row["id"] if row else None) or 0
 
     def log(self, thread_id: str) -> ThreadLog:

@@ -7,7 +7,8 @@ SELECT max(id) AS id FROM (
     SELECT max(id) AS id FROM events
     UNION ALL SELECT max(until_id) FROM trimmed_events
     UNION ALL SELECT (max(updated_at) / 1000 + 1) * 1048576 FROM threads
-    UNION ALL SELECT (max(lease_until) / 1000 + 1) * 1048576 FROM workers) AS last
+    UNION ALL SELECT (max(lease_until) / 1000 + 1) * 1048576 FROM workers
+        WHERE :alone = 1) AS last
 """
 
 INSERT_EVENT = """

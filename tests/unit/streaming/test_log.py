@@ -135,6 +135,17 @@ async def test_after_a_restart_ids_grow_though_nothing_was_kept_and_the_clock_we
     assert append(hub.log(THREAD)).id > told
 
 
+async def test_the_lease_of_a_worker_that_lives_says_nothing_of_ids(database, monkeypatch):
+    async def note(transaction: Any) -> None:
+        await transaction.execute(NOTES_OF_TIME["a dead worker's lease"], {"us": 2 * 10**9})
+
+    await database.write(note)
+    monkeypatch.setattr(time, "time_ns", lambda: 10**12)
+    hub = EventHub(database)
+    await hub.open(alone=False)
+    assert append(hub.log(THREAD)).id == 10**6 << COUNTER_BITS
+
+
 @pytest.mark.parametrize("text", ["1795250979934-0", "1795250979934-1048575", "0-0", "12-3"])
 def test_ids_as_clients_see_them_are_read_back(text):
     id = parse_id_text(text)
