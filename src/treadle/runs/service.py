@@ -31,7 +31,7 @@ from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
 from treadle.serialization import dump_text, dumps, fragment, loads
-from treadle.streaming.log import Entry, Reader
+from treadle.streaming.log import LAST_ID, Entry, Reader
 
 BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
@@ -355,7 +355,8 @@ class RunService:
     ) -> tuple[Reader, Row, bool]:
         """A reader from now on, the run's row, and whether the run has ended.
 
-        The reader is registered before the row is read, so no end is missed between.
+        Up to the reader's ``start_id``, what was kept of the run is in the database. The reader
+        is registered before the row is read, so no end is missed between.
         """
         await self.check_thread(caller, thread_id)
         reader = self._rooms.events.log(thread_id).read(watches=events)
@@ -364,7 +365,11 @@ class RunService:
         except BaseException:
             reader.close()
             raise
-        return reader, row, row["status"] not in ("pending", "running")
+        ended = row["status"] not in ("pending", "running")
+        if ended:
+            # Its last events are kept, but perhaps not told yet; nobody waits for them here.
+            reader.start_id = LAST_ID
+        return reader, row, ended
 
     async def ended_output(self, row: Row) -> bytes:
         """What joining a run that has ended gives: its error, or its thread's values now."""

@@ -30,6 +30,7 @@ from treadle.streaming import queries
 logger = structlog.get_logger("treadle.streaming")
 
 COUNTER_BITS = 20
+LAST_ID = 2**63 - 1
 BURST_SECONDS = 0.005
 ENTRY_BYTES = 400
 """What an entry takes beside its data and the frame that is made of it."""

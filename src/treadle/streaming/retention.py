@@ -16,7 +16,7 @@ from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import PIECE_ROWS, Piece, in_pieces
 from treadle.errors import Gone
 from treadle.streaming import queries
-from treadle.streaming.log import COUNTER_BITS, Entry, EventHub, id_text
+from treadle.streaming.log import COUNTER_BITS, LAST_ID, Entry, EventHub, id_text
 
 SHORTEST_SWEEP_SECONDS = 1
 LONGEST_SWEEP_SECONDS = 30
@@ -24,7 +24,6 @@ LONGEST_SWEEP_SECONDS = 30
 ROW_BYTES = 200
 """What an event takes in the database beside its data."""
 
-_LAST_ID = 2**63 - 1
 _ALL_RUNS = ""
 _SENT = "event"
 """The kind of the entries that a run's own stream sends; a thread's stream sends others too."""
@@ -100,7 +99,7 @@ class Retention:
         swept = 0
         for run in await self._database.scan(queries.OVER, {"ended": ended, "until": until}):
             # What a run appends last is a little younger than its end: all of it goes.
-            last = _LAST_ID if run["is_known"] else until
+            last = LAST_ID if run["is_known"] else until
             params = {"run_id": run["run_id"], "thread_id": run["thread_id"], "until": last}
             swept += await self._remove(queries.OLDEST_OF_RUN, params)
         return swept
