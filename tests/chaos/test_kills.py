@@ -47,12 +47,12 @@ POINTS = {
     },
     "the graph is over": point(f"{EXECUTION}._end"),
     "within the end's transaction": point(
-        "treadle.database.sqlite:SQLiteTransaction.execute", 1, "after", END_RUN
+        "treadle.database.sqlite:SQLiteTransaction.send", 1, "after", END_RUN
     ),
     "ended, not announced": ENDED,
     "announced": point(f"{EXECUTION}._perform", 1, "after"),
     **{
-        f"events saved {nth}, {when}": point("treadle.streaming.log:EventHub._save", nth, when)
+        f"events saved {nth}, {when}": point("treadle.streaming.log:_Save.commit", nth, when)
         for nth in (1, 2, 4)
         for when in ("before", "after", "committed")
     },
