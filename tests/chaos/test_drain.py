@@ -38,6 +38,7 @@ def test_runs_go_on_where_a_drain_left_them(server: Server) -> None:
     (thread_id, run_id), last = runs[0], runs[-1]
     stream = f"/threads/{thread_id}/runs/{run_id}/stream"
     listeners = [Listener(server, stream), Listener(server, f"/threads/{thread_id}/stream")]
+    until(lambda: all(listener.is_open for listener in listeners), "the streams' beginning")
     until(lambda: "two" in server.journal.nodes(run_id), "the second node")
     drain(server, 0.6)
     first, _ = (listener.end() for listener in listeners)
