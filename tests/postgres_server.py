@@ -82,6 +82,6 @@ def drop_databases(prefix: str) -> None:
 
 if __name__ == "__main__":
     _, what, prefix = sys.argv
-    assert what == "drop", __doc__
-    assert prefix.startswith(PREFIX), __doc__
+    if what != "drop" or not prefix.startswith(PREFIX):
+        sys.exit(__doc__)
     drop_databases(prefix)

@@ -347,7 +347,8 @@ class Writer:
             state = getattr(group.error, "sqlstate", None)
             if state in STALE_PLANS:
                 pipeline.forget_plans()
-            job.error = job.error or group.error
+            if job.error is None or isinstance(job.error, Skipped):
+                job.error = group.error
             if not (state in _RETRIED or isinstance(group.error, ConnectionLost)):
                 break
             await asyncio.sleep(RETRY_SECONDS * attempt)

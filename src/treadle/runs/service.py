@@ -157,10 +157,8 @@ class RunService:
             return before
 
         try:
-            threads = {draft.thread_id for draft in drafts}
-            before = await self._database.write(
-                insert, threads.pop() if len(threads) == 1 else None
-            )
+            only = _only({draft.thread_id for draft in drafts})
+            before = await self._database.write(insert, only)
         except BaseException:
             _close(readers)
             raise
@@ -474,8 +472,8 @@ class RunService:
                 )
             return found or -ended
 
-        threads = {thread_id for thread_id, _ in places}
-        found = await self._database.write(end, threads.pop() if len(threads) == 1 else None)
+        only = _only({thread_id for thread_id, _ in places})
+        found = await self._database.write(end, only)
         self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
@@ -614,6 +612,11 @@ class _Draft:
         if row is None:
             raise NotFound(NO_THREAD_OR_ASSISTANT)
         return row
+
+
+def _only(threads: set[str]) -> str | None:
+    """The thread that a transaction is about, if it is about one alone."""
+    return threads.pop() if len(threads) == 1 else None
 
 
 def _close(readers: Iterable[Reader | None]) -> None:

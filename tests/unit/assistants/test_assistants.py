@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +23,6 @@ from treadle.assistants.models import (
 )
 from treadle.assistants.service import AssistantService, default_id
 from treadle.auth import ANYONE, Caller
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.errors import Conflict, Invalid, NotFound, Refused
 from treadle.store.backend import DatabaseStore
 
@@ -51,14 +49,6 @@ class Graphs:
         name = config["configurable"].get("node", "only")
         graph = StateGraph(State).add_node(name, lambda state: state).add_edge(START, name)
         yield graph.compile(name=graph_id)
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SQLiteDatabase]:
-    database = SQLiteDatabase(tmp_path / "test.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.conformance.capabilities import Capability
@@ -11,15 +11,14 @@ from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from langgraph.checkpoint.conformance.validate import validate
 
 from treadle.checkpoints import RunSaver, Saver
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.ids import new_id
 
 
 @pytest.mark.parametrize("kind", ["saver", "run saver", "run saver, sync"])
 @pytest.mark.parametrize("capability", [capability.value for capability in Capability])
-async def test_capability(kind: str, capability: str, tmp_path: Path) -> None:
+async def test_capability(kind: str, capability: str, new_database: Any) -> None:
     async def make() -> AsyncIterator[Saver]:
-        database = SQLiteDatabase(tmp_path / "treadle.db")
+        database = new_database()
         await database.open()
         saver = Saver(database)
         if kind != "saver":

@@ -12,8 +12,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from treadle.checkpoints import RunSaver, Saver
-from treadle.database import Transaction
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database, Transaction
 from treadle.ids import new_id
 
 THREAD = new_id()
@@ -23,7 +22,7 @@ def config(**named: Any) -> Any:
     return {"configurable": {"thread_id": THREAD, **named}, "metadata": {"run_id": new_id()}}
 
 
-async def rows(database: SQLiteDatabase, table: str) -> int:
+async def rows(database: Database, table: str) -> int:
     return (await database.read_all(f"SELECT COUNT(*) AS n FROM {table}"))[0]["n"]
 
 
@@ -105,7 +104,7 @@ async def test_delta_channels_need_a_replay_and_snapshots_do_not(saver: Saver) -
 
 
 async def test_what_is_put_soon_is_committed_together_and_read_at_once(
-    saver: Saver, database: SQLiteDatabase
+    saver: Saver, database: Database
 ) -> None:
     begun: list[int] = []
 
@@ -130,7 +129,7 @@ async def test_what_is_put_soon_is_committed_together_and_read_at_once(
     assert await rows(database, "checkpoints") == 9
 
 
-async def test_sync_is_durable_when_it_returns(saver: Saver, database: SQLiteDatabase) -> None:
+async def test_sync_is_durable_when_it_returns(saver: Saver, database: Database) -> None:
     run = RunSaver(saver, THREAD, sync=True)
     where = await run.aput(config(), empty_checkpoint(), {}, {})
     assert await rows(database, "checkpoints") == 1
@@ -156,7 +155,7 @@ async def test_values_are_those_of_the_moment_of_the_call(saver: Saver) -> None:
 
 @pytest.mark.parametrize("sync", [True, False])
 async def test_a_guard_that_raises_keeps_everything_out(
-    saver: Saver, database: SQLiteDatabase, sync: bool
+    saver: Saver, database: Database, sync: bool
 ) -> None:
     class Fenced(Exception):
         pass
@@ -189,7 +188,7 @@ async def test_a_guard_that_raises_keeps_everything_out(
 
 
 async def test_a_large_backlog_waits_for_the_database(
-    saver: Saver, database: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch
+    saver: Saver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("treadle.checkpoints.run_saver.BACKLOG_BYTES", 1000)
     run = RunSaver(saver, THREAD, sync=False)
@@ -256,7 +255,7 @@ async def test_every_sync_method_works_on_other_threads(saver: Saver) -> None:
         run.get_tuple(config())
 
 
-async def test_a_strict_graph_widens_the_saver_it_was_given(database: SQLiteDatabase) -> None:
+async def test_a_strict_graph_widens_the_saver_it_was_given(database: Database) -> None:
     from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
     saver = Saver(database, JsonPlusSerializer(allowed_msgpack_modules=None))

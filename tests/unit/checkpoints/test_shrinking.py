@@ -10,9 +10,8 @@ from langgraph.types import Command
 
 from treadle.checkpoints import RunSaver, Saver
 from treadle.checkpoints.shrinking import Shrinking
-from treadle.database import Transaction, pieces
+from treadle.database import Database, Transaction, pieces
 from treadle.database.pieces import Piece, in_pieces
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.ids import new_id
 
 THREAD, TWIN = new_id(), new_id()
@@ -35,7 +34,7 @@ async def run(saver: Saver, graph: Any, asked: Any) -> Any:
     return output
 
 
-async def contents(database: SQLiteDatabase, thread_id: str) -> dict[str, list[Any]]:
+async def contents(database: Database, thread_id: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for table, columns in TABLES.items():
         sql = f"SELECT {columns} FROM {table} WHERE thread_id = :id ORDER BY 1, 2, 3, 4"
@@ -43,7 +42,7 @@ async def contents(database: SQLiteDatabase, thread_id: str) -> dict[str, list[A
     return found
 
 
-async def shrink(saver: Saver, database: SQLiteDatabase, thread_id: str) -> None:
+async def shrink(saver: Saver, database: Database, thread_id: str) -> None:
     shrinking = Shrinking(database.dialect, saver.serde, thread_id)
     await shrinking.prepare(database.scan)
 
@@ -64,7 +63,7 @@ def any_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("state", [Log, DeltaLog])
 @pytest.mark.parametrize("runs", range(1, 6))
 async def test_it_leaves_exactly_what_a_prune_leaves(
-    saver: Saver, database: SQLiteDatabase, state: Any, runs: int
+    saver: Saver, database: Database, state: Any, runs: int
 ) -> None:
     graph = chain(state, *"ab", asks="b").copy(update={"checkpointer": saver})
     for _ in range(runs):
@@ -87,7 +86,7 @@ async def test_it_leaves_exactly_what_a_prune_leaves(
 
 @pytest.mark.parametrize("state", [Log, DeltaLog])
 async def test_the_latest_state_is_whole_after_each_piece(
-    saver: Saver, database: SQLiteDatabase, state: Any, monkeypatch: pytest.MonkeyPatch
+    saver: Saver, database: Database, state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_SECONDS", -1)
     graph = chain(state, *"abc", asks="c").copy(update={"checkpointer": saver})
@@ -106,7 +105,7 @@ async def test_the_latest_state_is_whole_after_each_piece(
 
 
 async def test_a_run_between_the_pieces_is_kept(
-    saver: Saver, database: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch
+    saver: Saver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_SECONDS", -1)
     graph = chain(Log, *"abc").copy(update={"checkpointer": saver})
@@ -122,6 +121,6 @@ async def test_a_run_between_the_pieces_is_kept(
     assert len((await contents(database, THREAD))["checkpoints"]) == 1
 
 
-async def test_a_thread_without_checkpoints(saver: Saver, database: SQLiteDatabase) -> None:
+async def test_a_thread_without_checkpoints(saver: Saver, database: Database) -> None:
     await shrink(saver, database, THREAD)
     assert not any((await contents(database, THREAD)).values())

@@ -7,7 +7,7 @@ from checkpointed import DeltaLog, Log, chain
 from langgraph.types import Command
 
 from treadle.checkpoints import RunSaver, Saver
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database
 from treadle.ids import new_id
 
 THREAD = new_id()
@@ -29,7 +29,7 @@ async def run(saver: Saver, graph: Any, asked: Any, run_id: str | None = None) -
     return output
 
 
-async def contents(database: SQLiteDatabase, thread_id: str = THREAD) -> dict[str, list[Any]]:
+async def contents(database: Database, thread_id: str = THREAD) -> dict[str, list[Any]]:
     """All rows of a thread, in a form that can be compared."""
     tables = {
         "checkpoints": "checkpoint_ns, checkpoint_id, metadata, checkpoint",
@@ -44,7 +44,7 @@ async def contents(database: SQLiteDatabase, thread_id: str = THREAD) -> dict[st
 
 
 async def test_deleting_the_latest_run_leaves_the_thread_as_it_was(
-    saver: Saver, database: SQLiteDatabase
+    saver: Saver, database: Database
 ) -> None:
     graph = chain(Log, *"abc")
     await run(saver, graph, {"log": [LONG], "last": LONG})
@@ -57,7 +57,7 @@ async def test_deleting_the_latest_run_leaves_the_thread_as_it_was(
 
 
 async def test_deleting_the_run_that_answered_leaves_the_question(
-    saver: Saver, database: SQLiteDatabase
+    saver: Saver, database: Database
 ) -> None:
     graph = chain(Log, *"abc", asks="b")
     await run(saver, graph, {"log": []})
@@ -79,7 +79,7 @@ async def test_deleting_an_early_run_keeps_what_later_ones_refer_to(saver: Saver
     assert len([one async for one in saver.alist(config())]) == 3
 
 
-async def test_a_copy_goes_its_own_way(saver: Saver, database: SQLiteDatabase) -> None:
+async def test_a_copy_goes_its_own_way(saver: Saver, database: Database) -> None:
     graph = chain(Log, *"abc", asks="b").copy(update={"checkpointer": saver})
     await run(saver, graph, {"log": [LONG]}, run_id := new_id())
     await saver.acopy_thread(THREAD, copy := new_id())
@@ -102,7 +102,7 @@ async def test_a_copy_goes_its_own_way(saver: Saver, database: SQLiteDatabase) -
 @pytest.mark.parametrize("state", [Log, DeltaLog])
 @pytest.mark.parametrize("runs", range(1, 6))
 async def test_keep_latest_keeps_the_state_and_what_it_rests_on(
-    saver: Saver, database: SQLiteDatabase, state: Any, runs: int
+    saver: Saver, database: Database, state: Any, runs: int
 ) -> None:
     graph = chain(state, *"ab", asks="b").copy(update={"checkpointer": saver})
     for _ in range(runs):
@@ -133,7 +133,7 @@ async def test_prune_refuses_other_strategies(saver: Saver) -> None:
         await saver.aprune([THREAD], strategy="oldest")
 
 
-async def test_storage_counts_every_byte_once(saver: Saver, database: SQLiteDatabase) -> None:
+async def test_storage_counts_every_byte_once(saver: Saver, database: Database) -> None:
     assert (await saver.storage(THREAD)).total_bytes == 0
     graph = chain(Log, *"abc")
     await run(saver, graph, {"log": [LONG], "last": "ü"})

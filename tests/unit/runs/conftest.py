@@ -19,7 +19,7 @@ from treadle.assistants.service import AssistantService
 from treadle.auth import ANYONE
 from treadle.checkpoints.saver import Saver
 from treadle.config import load_config
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database
 from treadle.graphs.registry import GraphRegistry
 from treadle.http.validation import body_decoder
 from treadle.runs.models import StatelessRunCreate, WatchedRunCreate
@@ -42,8 +42,10 @@ PATIENCE_SECONDS = 5.0
 class House:
     """All rooms that runs need, and what tests do with them."""
 
-    def __init__(self, path: Path, registry: GraphRegistry, slots: int, settings: Settings) -> None:
-        self.database = SQLiteDatabase(path)
+    def __init__(
+        self, database: Database, registry: GraphRegistry, slots: int, settings: Settings
+    ) -> None:
+        self.database = database
         self.registry, self.slots, self.settings = registry, slots, settings
         self.closed = False
 
@@ -189,12 +191,14 @@ def registry(tmp_path: Path, graphs: Any) -> GraphRegistry:
 
 
 @pytest.fixture
-async def open_house(tmp_path: Path, registry: GraphRegistry) -> AsyncIterator[Callable[..., Any]]:
+async def open_house(
+    new_database: Callable[[], Database], registry: GraphRegistry
+) -> AsyncIterator[Callable[..., Any]]:
     """``await open_house(slots=..., work=...)``: closed when the test ends, or by itself."""
     opened: list[House] = []
 
     async def open_house(slots: int = 10, work: bool = True, **settings: Any) -> House:
-        house = House(tmp_path / "treadle.db", registry, slots, Settings(**settings))
+        house = House(new_database(), registry, slots, Settings(**settings))
         await house.open(work)
         opened.append(house)
         return house

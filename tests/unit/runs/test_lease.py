@@ -5,19 +5,10 @@ import asyncio
 import pytest
 
 from treadle.clock import now_us
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.runs import lease as lease_module
 from treadle.runs.lease import LEASE_SECONDS, Lease
 
 WORKERS = "SELECT owner, lease_until FROM workers"
-
-
-@pytest.fixture
-async def database(tmp_path):
-    database = SQLiteDatabase(tmp_path / "treadle.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture(autouse=True)

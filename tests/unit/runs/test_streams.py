@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from asgi_client import Client
 
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.errors import Invalid
 from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, STATE
 from treadle.runs.streams import last_event_id, replay, run_stream, thread_stream
@@ -58,14 +57,6 @@ class Told:
     def ids(self) -> list[str]:
         lines = self.client.body.decode().split("\r\n")
         return [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
-
-
-@pytest.fixture
-async def database(tmp_path):
-    database = SQLiteDatabase(tmp_path / "treadle.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

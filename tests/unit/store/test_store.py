@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +10,10 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp
 
 import treadle.store.backend
 from treadle.database import pieces
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.store.backend import MINUTE_US, DatabaseStore
 from treadle.store.filters import check_filter, matches
 
 NS = ("a", "b")
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SQLiteDatabase]:
-    database = SQLiteDatabase(tmp_path / "test.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

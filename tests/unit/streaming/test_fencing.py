@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.streaming.log import EventHub
 
 RUN = """
@@ -12,14 +11,6 @@ INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, status, created_at,
                   metadata, kwargs, multitask_strategy, attempt)
 VALUES ('r', 't', 'a', 'g', :status, 0, 0, '{}', '{}', 'enqueue', :attempt)
 """
-
-
-@pytest.fixture
-async def database(tmp_path):
-    database = SQLiteDatabase(tmp_path / "treadle.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 async def kept(database, attempt: int) -> int:

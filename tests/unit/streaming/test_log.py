@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.streaming import log as module
 from treadle.streaming.log import (
     BURST_SECONDS,
@@ -501,9 +500,9 @@ async def test_a_page_of_large_entries_has_few(hub, log, monkeypatch):
             assert [entry.id for entry in page] == [id for id in ids if after < id <= end]
 
 
-async def test_kept_entries_survive_the_process(path):
+async def test_kept_entries_survive_the_process(new_database):
     for expected in ([b"0"], [b"0", b"1"], [b"0", b"1", b"2"]):
-        database = SQLiteDatabase(path)
+        database = new_database()
         await database.open()
         hub = EventHub(database)
         await hub.open()

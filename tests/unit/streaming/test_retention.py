@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from treadle.clock import SECOND_US, now_us
-from treadle.database import pieces
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database, pieces
 from treadle.streaming.log import COUNTER_BITS, Entry, EventHub, id_text
 from treadle.streaming.retention import ROW_BYTES, EventsTrimmed, KeptEvents, Retention
 
@@ -23,7 +22,7 @@ ROOM = 10**9
 class Kept:
     """Threads with runs that have kept events."""
 
-    def __init__(self, database: SQLiteDatabase, hub: EventHub) -> None:
+    def __init__(self, database: Database, hub: EventHub) -> None:
         self.database, self.hub = database, hub
         self.events = KeptEvents(hub)
 
@@ -82,7 +81,7 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(database: SQLiteDatabase, hub: EventHub) -> Kept:
+async def kept(database: Database, hub: EventHub) -> Kept:
     return Kept(database, hub)
 
 

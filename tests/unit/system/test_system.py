@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +11,7 @@ import msgspec
 import pytest
 
 from treadle.clock import SECOND_US, now_us
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database
 from treadle.http.application import Application
 from treadle.http.endpoint import Endpoint
 from treadle.http.metrics import RequestMetrics
@@ -49,14 +48,6 @@ API = [
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SQLiteDatabase]:
-    database = SQLiteDatabase(tmp_path / "test.db")
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 async def http(database) -> AsyncIterator[httpx.AsyncClient]:
     metrics = RequestMetrics()
     system = SystemService(database, metrics, lambda: WorkerFigures(max=10, active=3))
@@ -66,7 +57,7 @@ async def http(database) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def add_run(database: SQLiteDatabase, n: int, thread: str, status: str, due: int) -> None:
+async def add_run(database: Database, n: int, thread: str, status: str, due: int) -> None:
     async def body(transaction: Any) -> None:
         await transaction.execute(
             "INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, status, created_at,"

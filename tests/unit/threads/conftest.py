@@ -8,7 +8,6 @@ from langgraph.store.memory import InMemoryStore
 from treadle.auth import ANYONE
 from treadle.checkpoints.saver import Saver
 from treadle.config import load_config
-from treadle.database.sqlite import SQLiteDatabase
 from treadle.graphs import GraphRegistry
 from treadle.http.application import Application
 from treadle.serialization import dumps, loads
@@ -106,14 +105,6 @@ def registry(tmp_path, monkeypatch):
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
-
-
-@pytest.fixture
-async def database(tmp_path):
-    database = SQLiteDatabase(tmp_path / "treadle.db")
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for receiver.py
 
 from receiver import Receiver
 
-from treadle.database.sqlite import SQLiteDatabase
+from treadle.database import Database
 from treadle.webhooks import outbox
 from treadle.webhooks.outbox import Webhooks
 from treadle.webhooks.rules import WebhookRules
@@ -37,8 +37,8 @@ RUN: dict[str, Any] = {
 class Office:
     """An outbox over a database of its own, and what tests do with it."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = SQLiteDatabase(path)
+    def __init__(self, new_database: Callable[[], Database]) -> None:
+        self.database = new_database()
         self.webhooks: Webhooks
 
     async def open(self, rules: WebhookRules = OPEN, app: Any = None) -> None:
@@ -92,9 +92,9 @@ class Office:
 
 
 @pytest.fixture
-async def office(tmp_path: Path) -> AsyncIterator[Office]:
+async def office(new_database: Callable[[], Database]) -> AsyncIterator[Office]:
     """An open outbox; a test may close it, and open it again with other rules."""
-    office = Office(tmp_path / "treadle.db")
+    office = Office(new_database)
     await office.open()
     yield office
     await office.close()
