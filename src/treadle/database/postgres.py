@@ -62,6 +62,7 @@ class PostgresDatabase:
         self._closed = True
         self._local = threading.local()
         self._outside: list[Connection[Any]] = []
+        self._outside_lock = threading.Lock()
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -102,8 +103,9 @@ class PostgresDatabase:
         for reader in self._readers:
             await reader.close()
         await self._pool.close()
-        while self._outside:
-            self._outside.pop().close()
+        with self._outside_lock:
+            for connection in self._outside:
+                connection.close()
 
     async def _migrate(self, connection: AsyncConnection[Any]) -> None:
         """Bring the schema up to date: one process at a time, all of it or nothing."""
@@ -187,17 +189,25 @@ class PostgresDatabase:
     def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:
         translated = translate(sql)
         values = [params[name] for name in translated.names]
-        connection: Connection[Any] | None = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
-            connection = Connection.connect(self._info, autocommit=True, cursor_factory=RawCursor)
-            self._local.connection = connection
-            self._outside.append(connection)
+        connection = self._own_connection()
         try:
             return connection.execute(translated.text, values).rowcount
         except OperationalError:
             connection.close()
-            self._outside.remove(connection)
             raise
+
+    def _own_connection(self) -> Connection[Any]:
+        """The connection of this thread."""
+        connection: Connection[Any] | None = getattr(self._local, "connection", None)
+        if connection is None or connection.closed:
+            connection = Connection.connect(self._info, autocommit=True, cursor_factory=RawCursor)
+            self._local.connection = connection
+            with self._outside_lock:
+                self._outside = [other for other in self._outside if not other.closed]
+                self._outside.append(connection)
+                if self._closed:
+                    connection.close()
+        return connection
 
 
 def _load(link: Link) -> int:

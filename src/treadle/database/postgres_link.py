@@ -65,8 +65,12 @@ def shown(uri: str) -> str:
 async def connect(info: str, **settings: str) -> AsyncConnection[Any]:
     """A connection, in autocommit mode. Raises ``OperationalError``."""
     connection = await AsyncConnection.connect(info, autocommit=True)
-    for name, value in {**SESSION, **settings}.items():
-        await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    try:
+        for name, value in {**SESSION, **settings}.items():
+            await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 

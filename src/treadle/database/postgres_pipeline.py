@@ -35,11 +35,12 @@ class Skipped(Error):
 
 
 class _Prepared:
-    __slots__ = ("columns", "name", "names")
+    __slots__ = ("columns", "error", "name", "names")
 
     def __init__(self, name: bytes, names: tuple[str, ...]) -> None:
         self.name, self.names = name, names
         self.columns: Columns | None = None
+        self.error: Error | None = None
 
 
 class Answer:
@@ -172,6 +173,7 @@ class Pipeline:
             raise ConnectionLost(str(error)) from None
 
         def hear(answer: Answer) -> None:
+            prepared.error = answer.error
             if answer.error is not None and self._statements.get(sql) is prepared:
                 del self._statements[sql]
 
@@ -235,7 +237,8 @@ class Pipeline:
         if status in _OK:
             hear(Answer(prepared, result, None))
         elif status == _ABORTED:
-            hear(Answer(prepared, None, Skipped("a statement before it failed")))
+            error = None if prepared is None else prepared.error
+            hear(Answer(prepared, None, error or Skipped("a statement before it failed")))
         else:
             error = error_from_result(result)
             if error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):

@@ -250,7 +250,7 @@ async def moved(house: Any, run: Any) -> None:
 async def rows_of(house: Any, thread: str) -> Any:
     """All that the database has of a thread's states and end."""
     return [
-        [tuple(row) for row in await house.database.read_all(sql, {"t": thread})]
+        [tuple(dict(row).values()) for row in await house.database.read_all(sql, {"t": thread})]
         for sql in (
             "SELECT status, attempt, error FROM runs WHERE thread_id = :t",
             "SELECT status, state_values, interrupts, error FROM threads WHERE thread_id = :t",

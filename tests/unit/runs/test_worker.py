@@ -219,11 +219,12 @@ async def test_a_worker_takes_up_what_the_last_one_left(open_house, graphs):
 async def test_closing_lets_a_run_come_to_the_end_of_its_step_and_hands_it_back(open_house, graphs):
     house = await open_house()
     thread = await house.thread()
-    await house.create(thread, "gated", input={"gate": "a"})
+    run = await house.create(thread, "gated", input={"gate": "a"})
     await house.create(thread)
     await house.at("a")
     closing = asyncio.create_task(house.worker.close(grace_seconds=5))
-    await asyncio.sleep(0)
+    execution = house.worker.execution(run.run_id)
+    await house.until(lambda: execution._drive.control.drain_requested)
     graphs.gates["a"].set()
     await closing
     await house.close()

@@ -348,6 +348,7 @@ def test_expired_threads_are_found_by_their_index(tmp_path):
     assert not any("SCAN" in row[3] or "TEMP B-TREE" in row[3] for row in plan), plan
 
 
+@pytest.mark.parametrize("new_database", ["sqlite"], indirect=True)
 async def test_the_file_does_not_grow_with_what_comes_and_goes(database, sweep, grown):
     async def pages():
         return (await database.read_one("PRAGMA page_count"))["page_count"]

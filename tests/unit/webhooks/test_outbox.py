@@ -378,6 +378,11 @@ async def test_a_database_that_fails_does_not_make_it_call_in_a_rush(
     assert len(receiver.calls) == 1
     await office.webhooks.close()
 
+    async def mended(transaction: Any) -> None:
+        await transaction.execute("ALTER TABLE elsewhere RENAME TO webhook_outbox")
+
+    await office.database.write(mended)
+
 
 # -- this server itself ------------------------------------------------------------------------
 
