@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from hashlib import sha1
@@ -44,9 +45,10 @@ ORPHANS = {
 
 
 @pytest.fixture(scope="session")
-def postgres_uri(worker_id: str) -> Iterator[str]:
+def postgres_uri() -> Iterator[str]:
     """A PostgreSQL database of this worker's own."""
-    name = f"{PREFIX}unit_{sha1(__file__.encode()).hexdigest()[:8]}_{worker_id}"
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    name = f"{PREFIX}unit_{sha1(__file__.encode()).hexdigest()[:8]}_{worker}"
     drop_databases(name)
     yield make_database(name)
     drop_databases(name)

@@ -55,7 +55,10 @@ def test_each_variable_reaches_its_field():
         ("N_JOBS_PER_WORKER", "many", "a whole number"),
         ("BG_JOB_TIMEOUT_SECS", "-1", "seconds"),
         ("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", "3601", "0 to 3600"),
-        ("DATABASE_URI", "postgresql://db/x", "PostgreSQL comes with a later release"),
+        ("DATABASE_URI", "postgresql+asyncpg://db/x", "postgresql://user@host/database"),
+        ("POSTGRES_URI", "sqlite:///x", "postgresql://user@host/database"),
+        ("TREADLE_POSTGRES_CONNECTIONS", "5", "a whole number, 6 or more"),
+        ("TREADLE_POSTGRES_WAIT_SECS", "-1", "a number of seconds, 0 or more"),
         ("DATABASE_URI", "mysql://db/x", "sqlite:///path"),
         ("DATABASE_URI", "sqlite:///", "sqlite:///path"),
         ("TREADLE_SQLITE_SYNCHRONOUS", "off", "normal, full"),
@@ -100,3 +103,17 @@ def test_a_state_folder_that_cannot_be_made_stops_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="--db"):
         make_state_folder(tmp_path / "file" / "t.db")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URI", "POSTGRES_URI"])
+def test_a_password_is_never_shown(name):
+    with pytest.raises(StartupError) as raised:
+        Settings.from_environ({name: "mysql://me:se:c@ret@db/x?a=1&password=hidden"})
+    assert "mysql://me:***@db/x?a=1&password=***" in str(raised.value)
+
+
+def test_the_database_is_the_one_that_is_named_first():
+    postgres = {"POSTGRES_URI": "postgresql://db/x"}
+    assert Settings.from_environ(postgres).is_postgres
+    both = Settings.from_environ({**postgres, "DATABASE_URI": "sqlite:///x"})
+    assert not both.is_postgres

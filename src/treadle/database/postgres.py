@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
-from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from treadle.database import NO_PARAMS, Body, Params, Row
@@ -22,7 +21,7 @@ from treadle.database.migrations import migrations
 from treadle.database.postgres_dialect import PostgresDialect
 from treadle.database.postgres_link import Link, connect, conninfo, first_connection, shown
 from treadle.database.postgres_pipeline import Answer, ConnectionLost
-from treadle.database.postgres_sql import translate
+from treadle.database.postgres_sql import columns_of, load_rows, translate, without_nul
 from treadle.database.postgres_writer import LOCK_MS, Job, Writer
 from treadle.errors import StartupError
 
@@ -83,7 +82,7 @@ class PostgresDatabase:
         self._writer.open()
         self._pool = AsyncConnectionPool(
             info,
-            kwargs={"autocommit": True, "row_factory": dict_row, "cursor_factory": AsyncRawCursor},
+            kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor},
             min_size=0,
             max_size=self._scanners,
             max_idle=60.0,
@@ -158,8 +157,8 @@ class PostgresDatabase:
 
     async def _scan(self, sql: bytes, values: list[Any]) -> Sequence[Row]:
         async with self._pool.connection() as connection:
-            found = await connection.execute(sql, values, binary=True)
-            return await found.fetchall()
+            found = (await connection.execute(sql, values, binary=True)).pgresult
+            return load_rows(found, columns_of(found)) if found is not None else []
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -216,7 +215,9 @@ def _load(link: Link) -> int:
 
 def _scanned(value: Any) -> Any:
     """A parameter of a scan: like all text in PostgreSQL without NUL."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+    if isinstance(value, list):
+        return [_scanned(element) for element in value]
+    return without_nul(value) if isinstance(value, str) else value
 
 
 async def _nothing(transaction: object) -> None:

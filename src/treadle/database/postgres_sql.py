@@ -17,7 +17,6 @@ from psycopg.pq.abc import PGresult
 from treadle.database import Params
 
 _TEXT, _BINARY = Format.TEXT, Format.BINARY
-_REPLACEMENT = "\ufffd"
 
 _TOKEN = re.compile(
     r"""
@@ -25,6 +24,7 @@ _TOKEN = re.compile(
     | "(?:[^"]|"")*"                    # a name in quotes
     | --[^\n]*                          # a comment
     | /\*postgres\s(?P<own>.*?)\*/      # what is PostgreSQL's own
+    | /\*.*?\*/                         # any other comment
     | ::                                # a cast
     | :(?P<name>[A-Za-z_][A-Za-z_0-9]*) # a parameter
     """,
@@ -80,9 +80,13 @@ def encode(names: Sequence[str], params: Params) -> tuple[list[bytes | None], li
     return values, formats
 
 
+def without_nul(value: str) -> str:
+    """PostgreSQL's text cannot hold NUL: it becomes U+FFFD, as it does in all JSON."""
+    return value.replace("\0", "\ufffd") if "\0" in value else value
+
+
 def _text(value: str) -> bytes:
-    """PostgreSQL's text cannot hold NUL, which becomes U+FFFD as it does in all JSON."""
-    return (value.replace("\0", _REPLACEMENT) if "\0" in value else value).encode()
+    return without_nul(value).encode()
 
 
 def _encode_rare(value: Any) -> bytes:

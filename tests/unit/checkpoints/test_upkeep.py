@@ -39,7 +39,9 @@ async def contents(database: Database, thread_id: str = THREAD) -> dict[str, lis
     found: dict[str, list[Any]] = {}
     for table, columns in tables.items():
         sql = f"SELECT {columns} FROM {table} WHERE thread_id = :id ORDER BY 1, 2, 3, 4"
-        found[table] = [tuple(dict(row).values()) for row in await database.read_all(sql, {"id": thread_id})]
+        found[table] = [
+            tuple(dict(row).values()) for row in await database.read_all(sql, {"id": thread_id})
+        ]
     return found
 
 

@@ -101,9 +101,23 @@ def test_check_sees_that_a_database_cannot_be_written(treadle, project, tmp_path
 
 
 def test_a_database_of_another_kind_is_refused(treadle, project):
-    result = treadle("check", "--config", project(), "--db", "postgres://db/x")
+    result = treadle("check", "--config", project(), "--db", "mysql://me:secret@db/x")
     assert result.exit_code == 2
-    assert "PostgreSQL comes with a later release" in result.output
+    assert "postgresql://user@host/database" in result.output
+    assert "secret" not in result.output
+
+
+def test_check_sees_that_postgres_lets_nobody_in(treadle, project, monkeypatch):
+    monkeypatch.setenv("TREADLE_POSTGRES_WAIT_SECS", "0")
+    uri = "postgresql://me:secret@127.0.0.1:1/x"
+    result = treadle("check", "--config", project(), "--db", uri)
+    assert result.exit_code == 1
+    assert "postgresql://me@127.0.0.1:1/x did not answer" in result.output
+    assert "secret" not in result.output
+
+
+def test_check_with_postgres(treadle, project, postgres_uri):
+    assert treadle("check", "--config", project(), "--db", postgres_uri).exit_code == 0
 
 
 def test_errors_are_json_where_logs_are(treadle, tmp_path, monkeypatch, capfd):

@@ -213,7 +213,10 @@ async def test_a_worker_takes_up_what_the_last_one_left(open_house, graphs):
 
     await again.until(all_ended)
     # The run that was cut off went on from its last checkpoint: its first node did not run again.
-    assert graphs.journal == ["first", "+a", "-a", "+a", "-a", "last", *"abcabc"]
+    assert [name for name in graphs.journal if name not in "abc"] == [
+        "first", "+a", "-a", "+a", "-a", "last"
+    ]  # fmt: skip
+    assert sorted(name for name in graphs.journal if name in "abc") == [*"aabbcc"]
 
 
 async def test_closing_lets_a_run_come_to_the_end_of_its_step_and_hands_it_back(open_house, graphs):
