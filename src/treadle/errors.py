@@ -1,14 +1,15 @@
 """The errors that rooms raise and clients read.
 
     TreadleError            every error that Treadle raises on purpose
-    ├── RequestError        a request that is answered with a 4xx and ``{"detail": message}``
+    ├── RequestError        a request that is answered with ``{"detail": message}`` and a status
     │   ├── Refused         400: well formed, but it cannot be done
     │   ├── Forbidden       403: the caller may not do this
     │   ├── NotFound        404: no such thing, or none that the caller may see
     │   ├── Conflict        409: at odds with what is there now
     │   ├── Gone            410: it was there, and is no more
     │   ├── TooLarge        413: a body beyond the limit
-    │   └── Invalid         422: a field or parameter that is not what it has to be
+    │   ├── Invalid         422: a field or parameter that is not what it has to be
+    │   └── Unavailable     503: what the answer needs cannot be reached now
     └── StartupError        the server cannot start; the message says what to mend
 
 A message names the field, the value and what is allowed.
@@ -53,6 +54,10 @@ class TooLarge(RequestError):
 
 class Invalid(RequestError):
     status = 422
+
+
+class Unavailable(RequestError):
+    status = 503
 
 
 class StartupError(TreadleError):

@@ -21,8 +21,8 @@ GRAPHS = ("steps", "talk", "boom", "question", "quits")
 class Server:
     """``treadle dev`` in a folder of its own, with its database and journal."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database: str, **env: str) -> None:
+        self.folder, self.database = folder, database
         self.journal_path = folder / "journal"
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("LANG", "HTTP", "NO_"))},
@@ -42,7 +42,7 @@ class Server:
         log = self.folder / "log"
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "treadle", "dev", *OPTIONS, str(self.folder / "treadle.db")],
+                [sys.executable, "-m", "treadle", "dev", *OPTIONS, self.database],
                 cwd=self.folder,
                 env=self.env,
                 stdout=output,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from treadle.database import NO_PARAMS, Body, Params, Row
 from treadle.database.migrations import migrations
@@ -151,6 +151,8 @@ class PostgresDatabase:
         values = [_scanned(params[name]) for name in translated.names]
         try:
             return await self._scan(translated.text, values)
+        except PoolTimeout:
+            raise ConnectionLost("The database does not answer") from None
         except OperationalError:
             await self._pool.check()
             return await self._scan(translated.text, values)

@@ -144,7 +144,8 @@ class Link:
                 return Pipeline(await self._make())
             except OperationalError as error:
                 if time.monotonic() >= until:
-                    raise ConnectionLost(str(error).strip()) from None
+                    logger.error("the database does not answer", error=str(error).strip())
+                    raise ConnectionLost("The database does not answer") from None
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import Error, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
@@ -19,6 +20,9 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from treadle.database import NO_PARAMS, Params, Row
 from treadle.database.postgres_sql import Columns, Sql, columns_of, encode, load_rows, translate
+from treadle.errors import Unavailable
+
+logger = structlog.get_logger("treadle.database")
 
 _OK = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _SYNC, _ABORTED = ExecStatus.PIPELINE_SYNC, ExecStatus.PIPELINE_ABORTED
@@ -26,8 +30,11 @@ STALE_PLANS = ("0A000", "26000")
 """What a statement fails with that has to be prepared anew: a table has got another column."""
 
 
-class ConnectionLost(OperationalError):
+class ConnectionLost(OperationalError, Unavailable):
     """The connection to PostgreSQL has ended; what was sent may have been done or not."""
+
+    def __init__(self, message: str = "The connection to the database was lost") -> None:
+        super().__init__(message)
 
 
 class Skipped(Error):
@@ -102,13 +109,14 @@ class Pipeline:
         self._flush_due = False
         self._is_writing = False
         self.is_lost = False
+        self._why = ""
         self._pg.enter_pipeline_mode()
         self._socket = self._pg.socket
         self._loop.add_reader(self._socket, self._read)
 
     async def close(self) -> None:
         """Let go of the connection. What still waits hears ``ConnectionLost``."""
-        self._lose("the connection was closed")
+        self._lose()
         await self._connection.close()
 
     # -- sending ---------------------------------------------------------------------------
@@ -124,7 +132,7 @@ class Pipeline:
         Raises ``ConnectionLost`` if there is no connection.
         """
         if self.is_lost:
-            raise ConnectionLost("the connection to PostgreSQL was lost")
+            raise ConnectionLost
         prepared = self._statements.get(sql)
         if prepared is None:
             prepared = self._prepare(sql, translate(sql))
@@ -132,8 +140,8 @@ class Pipeline:
         try:
             self._pg.send_query_prepared(prepared.name, values, formats, 1)
         except OperationalError as error:
-            self._lose(str(error))
-            raise ConnectionLost(str(error)) from None
+            self._lose(error)
+            raise ConnectionLost from None
         self._waiting.append((prepared, hear))
         if not self._flush_due:
             self._flush_due = True
@@ -169,8 +177,8 @@ class Pipeline:
         try:
             self._pg.send_prepare(prepared.name, translated.text)
         except OperationalError as error:
-            self._lose(str(error))
-            raise ConnectionLost(str(error)) from None
+            self._lose(error)
+            raise ConnectionLost from None
 
         def hear(answer: Answer) -> None:
             prepared.error = answer.error
@@ -193,7 +201,7 @@ class Pipeline:
             if self._pg.flush():
                 self._write_later()
         except OperationalError as error:
-            self._lose(str(error))
+            self._lose(error)
 
     def _write_later(self) -> None:
         """The packet is larger than the socket takes: go on when it takes more."""
@@ -207,7 +215,7 @@ class Pipeline:
                 self._is_writing = False
                 self._loop.remove_writer(self._socket)
         except OperationalError as error:
-            self._lose(str(error))
+            self._lose(error)
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -219,11 +227,11 @@ class Pipeline:
                 result = pg.get_result()
                 if result is None:
                     if pg.status == ConnStatus.BAD:
-                        raise OperationalError("the connection was lost")
+                        raise OperationalError("the connection has ended")
                     continue
                 self._take(result)
         except OperationalError as error:
-            self._lose(str(error))
+            self._lose(error)
             return
         if self._flush_due:
             self._flush()
@@ -242,20 +250,25 @@ class Pipeline:
         else:
             error = error_from_result(result)
             if error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):
-                error = ConnectionLost(str(error))
+                self._why = str(error).strip()
+                error = ConnectionLost()
             hear(Answer(prepared, None, error))
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, error: Exception | None = None) -> None:
+        """The connection has ended: by itself, with an ``error``, or because it was closed."""
         if self.is_lost:
             return
         self.is_lost = True
+        if error is not None:
+            why = self._why or str(error).strip()
+            logger.warning("the connection to the database was lost", error=why)
         self._loop.remove_reader(self._socket)
         if self._is_writing:
             self._loop.remove_writer(self._socket)
-        error = ConnectionLost(why.strip())
+        lost = ConnectionLost()
         while self._waiting:
             _, hear = self._waiting.popleft()
-            hear(Answer(None, None, error))
+            hear(Answer(None, None, lost))
 
 
 def _tell(future: asyncio.Future[Answer], answer: Answer) -> None:

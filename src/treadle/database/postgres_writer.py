@@ -360,7 +360,10 @@ def _is_unclear(group: _Group) -> bool:
 
 
 def _unclear() -> UnclearCommit:
-    return UnclearCommit("the connection to PostgreSQL was lost during a commit")
+    return UnclearCommit(
+        "The connection to the database was lost during a commit: what was asked for may have"
+        " been done, or not"
+    )
 
 
 def _fail(jobs: Sequence[Job], error: Exception) -> None:
