@@ -472,8 +472,7 @@ class RunService:
                 )
             return found or -ended
 
-        only = _only({thread_id for thread_id, _ in places})
-        found = await self._database.write(end, only)
+        found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
         self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
