@@ -51,7 +51,7 @@ async def is_cleared(database):
 
 
 async def cleared(database):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await is_cleared(database):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
