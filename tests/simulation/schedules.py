@@ -241,9 +241,13 @@ class World:
     async def _cancel(
         self, process: Process, thread_id: str, run_id: str, action: Any, wait: bool
     ) -> None:
-        await process.service.cancel(ANYONE, thread_id, run_id, action, wait)
+        place = ANYONE, thread_id, run_id, action
+        cancel = process.service.cancel_watched if wait else process.service.cancel
+        reader = await cancel(*place)
         self.rules.check()  # what was claimed until now, was claimed before this
         self.rules.cancelled.add(run_id)
+        if reader is not None:
+            await process.hear(reader, run_id)
 
     # -- the end ---------------------------------------------------------------------------
 
