@@ -2,7 +2,7 @@
 
 Statements are sent without waiting for the answers to earlier ones: all that are sent in one
 turn of the loop go in one packet. Each is prepared once. It stands on psycopg's connection and
-its ``pq`` layer; psycopg's own cursors cost 5 times the processor time for each statement.
+its ``pq`` layer. One read costs 15 µs of processor time (26 alone), by psycopg's cursors 76.
 """
 
 from __future__ import annotations

@@ -484,7 +484,9 @@ class RunService:
 
         async def remove(transaction: Transaction) -> None:
             params = {"thread_id": thread_id, "run_id": run_id}
-            await transaction.fetch_one(queries.LOCK_THREAD, params)
+            await transaction.send(queries.LOCK_THREAD, params)
+            # The others too: what they checkpoint now may rest on values that this one has stored.
+            await transaction.send(queries.IN_FLIGHT, params)
             run = await transaction.fetch_one(queries.RUN_TO_CHANGE, params)
             if run is None:
                 raise NotFound("Run not found")
