@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
-AREAS := smoke threads runs streaming
+AREAS := smoke threads runs streaming assistants store crons
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
 

@@ -21,6 +21,9 @@ from treadle.blocking import LoopWatch
 from treadle.checkpoints.saver import Saver
 from treadle.clock import now_us
 from treadle.config import Config
+from treadle.crons.routes import routes as cron_routes
+from treadle.crons.service import CronService
+from treadle.crons.ticker import Ticker
 from treadle.database import Database
 from treadle.database.sqlite import DatabaseInUse, SQLiteDatabase
 from treadle.graphs.importing import import_object
@@ -71,6 +74,7 @@ class Server:
         self._worker: Worker
         self._events: EventHub
         self._webhooks: Webhooks
+        self._ticker: Ticker
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Application]:
@@ -119,12 +123,17 @@ class Server:
             )
             await assistants.ensure_defaults()
             runs = RunService(rooms, worker, assistants, threads.create_thread_in)
+            ticker = Ticker(database, runs)
+            crons = CronService(
+                database, assistants, check_webhook=webhooks.check, changed=ticker.wake
+            )
             metrics = RequestMetrics()
             endpoints = [
                 *thread_routes(threads),
                 *run_routes(runs),
                 *stream_routes(runs, events),
                 *assistant_routes(assistants),
+                *cron_routes(crons),
                 *store_routes(StoreService(store)),
             ]
             system = SystemService(
@@ -141,7 +150,9 @@ class Server:
             )
             webhooks.app = app
             self._worker, self._events, self._webhooks = worker, events, webhooks
+            self._ticker = ticker
             await worker.open(alone)
+            ticker.open()
             stack.push_async_callback(self.drain)
             sweeper = Sweeper(sweeps(config, settings, database, saver, store, stop_runs))
             sweeper.start()
@@ -162,7 +173,8 @@ class Server:
         self._webhooks.start()
 
     async def drain(self) -> None:
-        """Claim no more runs, let those at work end for a while, then close what hears of them."""
+        """Begin no more runs, let those at work end for a while, close what hears of them."""
+        await self._ticker.close()
         await self._worker.close(self._settings.shutdown_grace_secs)
         self._events.close()
         await self._webhooks.close()

@@ -78,12 +78,16 @@ def run_kwargs(
     thread_id: str,
     caller: Caller,
     request_id: str,
+    configurable: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """``kwargs`` of a run: everything that its execution needs, as answers show it."""
+    """``kwargs`` of a run: everything that its execution needs, as answers show it.
+
+    ``configurable`` has keys of the server's own, whatever the request says.
+    """
     config = body.config if isinstance(body.config, RunConfig) else RunConfig()
     context = given(body.context) or {}
     merged = {**assistant.context, **context} if context else {}
-    configurable: dict[str, Any] = (
+    merged_configurable: dict[str, Any] = (
         merged
         if context
         else {**assistant.config.get("configurable", {}), **(given(config.configurable) or {})}
@@ -92,8 +96,9 @@ def run_kwargs(
         **{key: value for key, value in assistant.config.items() if key != "configurable"},
         "configurable": {
             "user_id": "",
-            **configurable,
+            **merged_configurable,
             **_checkpoint(body),
+            **(configurable or {}),
             "run_id": run_id,
             "thread_id": thread_id,
             "graph_id": assistant.graph_id,

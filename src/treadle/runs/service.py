@@ -8,12 +8,13 @@ from typing import Any, Literal, Protocol
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller, Filter, authorize
-from treadle.clock import SECOND_US, iso, now_us
+from treadle.clock import SECOND_US, now_us
 from treadle.database import Row, Transaction
 from treadle.errors import Conflict, NotFound
 from treadle.idempotency import IdempotencyKey, made_before
 from treadle.ids import new_id
 from treadle.runs import queries
+from treadle.runs.created import Created, Impulse, run_json
 from treadle.runs.merging import (
     check_command,
     check_context,
@@ -50,48 +51,6 @@ class Assistants(Protocol):
 CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
 
 
-def run_json(row: Row) -> Json:
-    """A row of runs as answers show it."""
-    return {
-        "run_id": row["run_id"],
-        "thread_id": row["thread_id"],
-        "assistant_id": row["assistant_id"],
-        "created_at": iso(row["created_at"]),
-        "updated_at": iso(row["updated_at"]),
-        "status": row["status"],
-        "metadata": fragment(row["metadata"]),
-        "kwargs": fragment(row["kwargs"]),
-        "multitask_strategy": row["multitask_strategy"],
-        "langsmith_session_name": None,
-    }
-
-
-class Created:
-    """A run that was accepted, and a reader of its thread's log.
-
-    The reader is from before the run began, but for a run that an earlier request with the same
-    idempotency key made; ``ended`` is the row of such a run that has ended already.
-    """
-
-    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
-                 "thread_id")  # fmt: skip
-
-    def __init__(
-        self,
-        json: Json,
-        stateless: bool,
-        resumable: bool,
-        reader: Reader | None,
-        *,
-        repeated: bool = False,
-        ended: Row | None = None,
-    ) -> None:
-        self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
-        self.repeated, self.ended = repeated, ended
-        self.run_id: str = json["run_id"]
-        self.thread_id: str = json["thread_id"]
-
-
 class _Displaced:
     """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
 
@@ -125,9 +84,13 @@ class RunService:
         body: RunCreate,
         watch: Watch = "nothing",
         key: IdempotencyKey | None = None,
+        *,
+        impulse: Impulse | None = None,
     ) -> Created:
         """Accept a run: on a thread, or on one of its own if ``thread_id`` is None."""
-        [created] = await self.create_many(caller, request_id, thread_id, [body], watch, key)
+        [created] = await self.create_many(
+            caller, request_id, thread_id, [body], watch, key, impulse=impulse
+        )
         return created
 
     async def create_many(
@@ -138,9 +101,11 @@ class RunService:
         bodies: Sequence[RunCreate],
         watch: Watch = "nothing",
         key: IdempotencyKey | None = None,
+        *,
+        impulse: Impulse | None = None,
     ) -> list[Created]:
         """Accept several runs, all or none."""
-        drafts = [await self._draft(caller, thread_id, body) for body in bodies]
+        drafts = [await self._draft(caller, thread_id, body, impulse) for body in bodies]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
         displaced = _Displaced()
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
@@ -148,6 +113,8 @@ class RunService:
 
         async def insert(transaction: Transaction) -> list[Any] | None:
             displaced.forget()
+            if impulse is not None:
+                await impulse.claim(transaction)
             before = await made_before(transaction, key, places)
             if before is None:
                 made[:] = [
@@ -203,7 +170,9 @@ class RunService:
             ended=row if ended else None,
         )
 
-    async def _draft(self, caller: Caller, thread_id: str | None, body: RunCreate) -> _Draft:
+    async def _draft(
+        self, caller: Caller, thread_id: str | None, body: RunCreate, impulse: Impulse | None
+    ) -> _Draft:
         """Everything about a run that can be checked before its transaction."""
         check_context(body)
         check_command(body.command)
@@ -211,10 +180,10 @@ class RunService:
         visible = await authorize(
             caller, "threads", "create_run", {"thread_id": thread_id, "assistant": assistant}
         )
-        if webhook := given(body.webhook):
+        if impulse is None and (webhook := given(body.webhook)):
             await self._rooms.webhooks.check(webhook)
         graph = self._rooms.registry.static(assistant.graph_id)
-        draft = _Draft(body, assistant, thread_id, visible)
+        draft = _Draft(body, assistant, thread_id, visible, impulse)
         if graph is not None:
             kwargs = {
                 "interrupt_before": given(body.interrupt_before),
@@ -521,8 +490,10 @@ class _Draft:
         assistant: Assistant,
         thread_id: str | None,
         visible: Filter | None,
+        impulse: Impulse | None,
     ) -> None:
         self.body, self.assistant, self.visible = body, assistant, visible
+        self.configurable = {} if impulse is None else impulse.configurable
         self.stateless = thread_id is None
         self.thread_id = thread_id or new_id()
         self.run_id = new_id()
@@ -561,6 +532,7 @@ class _Draft:
             thread_id=thread_id,
             caller=caller,
             request_id=request_id,
+            configurable=self.configurable,
         )
         if (start := start_checkpoint(thread_id, kwargs)) is not None and (
             await transaction.fetch_one(queries.CHECKPOINT, start) is None
