@@ -44,6 +44,7 @@ from treadle.runs.worker import Worker
 from treadle.serialization import dumps
 from treadle.settings import Settings
 from treadle.store.backend import DatabaseStore
+from treadle.store.embedding import open_embedder
 from treadle.store.routes import routes as store_routes
 from treadle.store.service import StoreService
 from treadle.streaming.log import EventHub
@@ -88,7 +89,8 @@ class Server:
         async with AsyncExitStack() as stack:
             database, alone = await open_database(settings, config.folder)
             stack.push_async_callback(database.close)
-            store = DatabaseStore(database, ttl=store_ttl(config))
+            embedder = await open_embedder(config, config.store_index)
+            store = DatabaseStore(database, store_ttl(config), embedder)
             await store.open()
             events = EventHub(database)
             await events.open(alone)
