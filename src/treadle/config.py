@@ -208,6 +208,13 @@ class Config(msgspec.Struct, frozen=True):
         for key, like in self.unknown.items():
             hint = f' - did you mean "{like}"?' if like else ""
             lines.append(f'"{key}" in {name} is not a known key{hint}')
+        if "path" in (self.store or {}):
+            lines += [
+                f'"store.{key}" is not in effect: it is for Treadle\'s own store, and "store.path"'
+                " names yours"
+                for key in ("index", "ttl")
+                if key in (self.store or {})
+            ]
         lines += [
             f"the folder {path} in dependencies does not exist"
             for path in self.local_dependencies

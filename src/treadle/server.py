@@ -13,11 +13,13 @@ from typing import Any
 
 import structlog
 import uvicorn
-from langgraph.store.base import TTLConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.store.base import BaseStore, TTLConfig
 
 from treadle.assistants.routes import routes as assistant_routes
 from treadle.assistants.service import AssistantService
 from treadle.blocking import LoopWatch
+from treadle.checkpoints.custom import CustomSaver
 from treadle.checkpoints.saver import Saver
 from treadle.clock import now_us
 from treadle.config import Config
@@ -27,6 +29,7 @@ from treadle.crons.ticker import Ticker
 from treadle.database import Database
 from treadle.database.sqlite import DatabaseInUse, SQLiteDatabase
 from treadle.graphs.importing import import_object
+from treadle.graphs.providing import open_provided
 from treadle.graphs.registry import GraphRegistry
 from treadle.http.application import Application
 from treadle.http.cors import CorsSettings
@@ -89,13 +92,11 @@ class Server:
         async with AsyncExitStack() as stack:
             database, alone = await open_database(settings, config.folder)
             stack.push_async_callback(database.close)
-            embedder = await open_embedder(config, config.store_index)
-            store = DatabaseStore(database, store_ttl(config), embedder)
-            await store.open()
+            store = await open_store(stack, config, database)
             events = EventHub(database)
             await events.open(alone)
             webhooks = Webhooks(database, WebhookRules.read(config.webhooks, os.environ))
-            saver = Saver(database)
+            saver = await open_saver(stack, config, database)
             rooms = Rooms(database, registry, saver, store, events, settings, webhooks, self._url)
             if settings.bg_job_isolated_loops:
                 rooms.loops = LoopPool(loop_factory())
@@ -253,26 +254,49 @@ def store_ttl(config: Config) -> TTLConfig:
     return {"default_ttl": ttl.default_ttl, "refresh_on_read": ttl.refresh_on_read}
 
 
+async def open_saver(stack: AsyncExitStack, config: Config, database: Database) -> Saver:
+    """The checkpointer over the database, or the user's own."""
+    source = (config.checkpointer or {}).get("path")
+    if source is None:
+        return Saver(database)
+    kind: type[BaseCheckpointSaver[Any]] = BaseCheckpointSaver
+    return CustomSaver(
+        database, await open_provided(stack, config, source, "checkpointer.path", kind)
+    )
+
+
+async def open_store(stack: AsyncExitStack, config: Config, database: Database) -> BaseStore:
+    """The store over the database, or the user's own."""
+    source = (config.store or {}).get("path")
+    if source is not None:
+        return await open_provided(stack, config, source, "store.path", BaseStore)
+    embedder = await open_embedder(config, config.store_index)
+    store = DatabaseStore(database, store_ttl(config), embedder)
+    await store.open()
+    return store
+
+
 def sweeps(
     config: Config,
     settings: Settings,
     database: Database,
     saver: Saver,
-    store: DatabaseStore,
+    store: BaseStore,
     deleted: Callable[[str], Awaitable[None]],
 ) -> list[Sweep]:
     """What is removed by the clock; ``deleted`` hears of each thread among it."""
-    threads = ThreadSweep(
-        database, saver.serde, limit=config.thread_ttl.sweep_limit, deleted=deleted
-    )
+    threads = ThreadSweep(database, saver, limit=config.thread_ttl.sweep_limit, deleted=deleted)
     events = Retention(
         database, settings.resumable_stream_ttl_secs, settings.events_max_bytes_per_thread
     )
-    return [
+    found = [
         Sweep("threads", config.thread_ttl.sweep_interval_minutes * 60, threads.sweep),
-        Sweep("store items", config.store_ttl.sweep_interval_minutes * 60, store.sweep),
         Sweep("kept events", events.sweep_seconds, events.sweep),
     ]
+    if isinstance(store, DatabaseStore):
+        seconds = config.store_ttl.sweep_interval_minutes * 60
+        found.append(Sweep("store items", seconds, store.sweep))
+    return found
 
 
 def run(

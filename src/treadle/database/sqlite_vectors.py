@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import sqlite3
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import mul
 
 DISTANCE = "vec_distance_cosine"
 
 
-def _product(one: list[float], other: list[float]) -> float:
+def _product(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(map(mul, one, other))
 
 
-_sumprod: Callable[[list[float], list[float]], float] = getattr(math, "sumprod", _product)
+_sumprod: Callable[[Sequence[float], Sequence[float]], float] = getattr(math, "sumprod", _product)
 
 
 def enable_vectors(connection: sqlite3.Connection) -> bool:

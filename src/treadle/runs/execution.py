@@ -192,6 +192,8 @@ class Execution:
             self._drive.stopped = str(stop)
             await self._end()
             return
+        if stopped == "rollback" or self._drive.input_refused:
+            await self._forget_run()
         if thread is None:
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
@@ -200,6 +202,13 @@ class Execution:
             self._log.publish(entry, last=True)
         if claim.kwargs["webhook"]:
             self._rooms.webhooks.wake()
+
+    async def _forget_run(self) -> None:
+        """Remove what the run has kept outside of the database, if it can be."""
+        try:
+            await self._rooms.forget_runs([self.claim.run_id])
+        except Exception as error:
+            self._rooms.log_failure(self.claim, error)
 
     def _told_last(self, status: str, error: Error) -> list[Entry]:
         """What the readers of the run hear at its end."""

@@ -97,7 +97,7 @@ def run_kwargs(
         "configurable": {
             "user_id": "",
             **merged_configurable,
-            **_checkpoint(body),
+            **named_checkpoint(body),
             **(configurable or {}),
             "run_id": run_id,
             "thread_id": thread_id,
@@ -147,7 +147,7 @@ def stream_modes(body: RunCreate) -> list[str]:
     return listed or DEFAULT_MODES
 
 
-def _checkpoint(body: RunCreate) -> dict[str, Any]:
+def named_checkpoint(body: RunCreate) -> dict[str, Any]:
     """The place in the thread's history from which a run starts, as configurable keys."""
     found: dict[str, Any] = {}
     if isinstance(body.config, RunConfig):
@@ -178,9 +178,8 @@ def _address(named: Mapping[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
-def start_checkpoint(thread_id: str, kwargs: dict[str, Any]) -> dict[str, str] | None:
-    """The checkpoint that a run names to start from, if it names one."""
-    configurable = kwargs["config"]["configurable"]
+def start_checkpoint(thread_id: str, configurable: dict[str, Any]) -> dict[str, str] | None:
+    """The checkpoint that a run's configurable names to start from, if it names one."""
     checkpoint_id = configurable.get("checkpoint_id")
     if checkpoint_id is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,11 @@ class Rooms:
         await transaction.send(queries.DELETE_RUN, params)
         await transaction.send(queries.DELETE_RUN_EVENTS, params)
         await self.delete_checkpoints(transaction, run_id)
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove, after the transaction, the checkpoints of runs that it could not remove."""
+        if run_ids and not self.saver.in_database:
+            await self.saver.adelete_for_runs(run_ids)
 
     async def delete_checkpoints(self, transaction: Transaction, run_id: str) -> None:
         """Remove the checkpoints of a run."""

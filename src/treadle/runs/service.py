@@ -20,6 +20,7 @@ from treadle.runs.merging import (
     check_context,
     check_nodes,
     given,
+    named_checkpoint,
     run_kwargs,
     run_metadata,
     start_checkpoint,
@@ -38,6 +39,7 @@ BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
     " strategy."
 )
+ROLLBACK_NEEDS = "adelete_for_runs", "take back what a run has kept"
 NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
 Json = dict[str, Any]
 Watch = Literal["nothing", "end", "events"]
@@ -57,11 +59,13 @@ class _Displaced:
     def __init__(self) -> None:
         self.begun: list[tuple[str, CancelAction]] = []
         self.pending: list[tuple[str, str, Outcome | None]] = []
+        self.deleted: list[str] = []
 
     def forget(self) -> None:
         """The transaction begins, perhaps again."""
         self.begun.clear()
         self.pending.clear()
+        self.deleted.clear()
 
 
 class RunService:
@@ -135,7 +139,7 @@ class RunService:
                 await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
-        self._tell(displaced)
+        await self._tell(displaced)
         for draft in drafts:
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
         return [
@@ -184,6 +188,7 @@ class RunService:
             await self._rooms.webhooks.check(webhook)
         graph = self._rooms.registry.static(assistant.graph_id)
         draft = _Draft(body, assistant, thread_id, visible, impulse)
+        await self._check_saver(draft)
         if graph is not None:
             kwargs = {
                 "interrupt_before": given(body.interrupt_before),
@@ -192,6 +197,16 @@ class RunService:
             }
             check_nodes(graph, kwargs)
         return draft
+
+    async def _check_saver(self, draft: _Draft) -> None:
+        """Check what a saver outside the database has to be asked before the transaction."""
+        if draft.body.multitask_strategy == "rollback":
+            self._rooms.saver.require(*ROLLBACK_NEEDS)
+        if self._rooms.saver.in_database:
+            return
+        start = start_checkpoint(draft.thread_id, named_checkpoint(draft.body))
+        if start and await self._rooms.saver.aget_tuple({"configurable": start}) is None:
+            raise unknown_checkpoint(start)
 
     async def thread_row(
         self, transaction: Transaction, thread_id: str, visible: Filter | None
@@ -202,6 +217,12 @@ class RunService:
             f"{queries.THREAD_FOR_RUN}{condition} {queries.LOCK}",
             {"thread_id": thread_id, **params},
         )
+
+    async def has_checkpoint(self, transaction: Transaction, start: dict[str, str]) -> bool:
+        """Whether a checkpoint is there; one outside the database has been looked for before."""
+        if not self._rooms.saver.in_database:
+            return True
+        return await transaction.fetch_one(queries.CHECKPOINT, start) is not None
 
     def _visible(self, visible: Filter | None) -> tuple[str, Json]:
         if visible is None:
@@ -260,13 +281,15 @@ class RunService:
             await self._rooms.delete_temporary(transaction, thread_id, run_id)
         elif run["temporary"] or action == "rollback":
             await self._rooms.delete_run(transaction, thread_id, run_id)
+            displaced.deleted.append(run_id)
         else:
             await transaction.send(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
 
-    def _tell(self, displaced: _Displaced) -> None:
+    async def _tell(self, displaced: _Displaced) -> None:
+        await self._rooms.forget_runs(displaced.deleted)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
             if (log := self._rooms.events.current(thread_id)) is not None:
@@ -417,6 +440,8 @@ class RunService:
         only: tuple[str, ...] = ("pending", "running"),
     ) -> int:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
+        if action == "rollback":
+            self._rooms.saver.require(*ROLLBACK_NEEDS)
         displaced = _Displaced()
 
         async def end(transaction: Transaction) -> int:
@@ -442,13 +467,14 @@ class RunService:
             return found or -ended
 
         found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
-        self._tell(displaced)
+        await self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
 
     async def delete(self, caller: Caller, thread_id: str, run_id: str) -> None:
         """Remove a run, its checkpoints and events; one in flight is stopped first."""
         await self.check_thread(caller, thread_id, "update")
+        self._rooms.saver.require(*ROLLBACK_NEEDS)
         now = now_us()
 
         async def remove(transaction: Transaction) -> None:
@@ -464,6 +490,7 @@ class RunService:
             await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
 
         await self._database.write(remove, thread_id)
+        await self._rooms.forget_runs([run_id])
         execution = self._worker.execution(run_id)
         if execution is not None:
             execution.stop("delete")
@@ -473,6 +500,8 @@ class RunService:
     async def thread_deleted(self, thread_id: str) -> None:
         """End what goes on on a thread that was deleted, and tell its readers."""
         self._worker.stop_thread(thread_id)
+        if not self._rooms.saver.in_database:
+            await self._rooms.saver.adelete_thread(thread_id)
         self._tell_gone(thread_id, "")
 
     def _tell_gone(self, thread_id: str, run_id: str) -> None:
@@ -534,9 +563,8 @@ class _Draft:
             request_id=request_id,
             configurable=self.configurable,
         )
-        if (start := start_checkpoint(thread_id, kwargs)) is not None and (
-            await transaction.fetch_one(queries.CHECKPOINT, start) is None
-        ):
+        start = start_checkpoint(thread_id, kwargs["config"]["configurable"])
+        if start is not None and not await service.has_checkpoint(transaction, start):
             raise unknown_checkpoint(start)
         values = {
             "run_id": self.run_id,

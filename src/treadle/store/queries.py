@@ -35,7 +35,7 @@ NAMESPACES = "SELECT DISTINCT namespace FROM store_items WHERE {where}"
 
 EXPIRED = "SELECT namespace, key FROM store_items WHERE expires_at <= :now LIMIT :limit"
 
-# -- vectors: those of an item go with it, and with its value ----------------------------------------------------------------------------------
+# -- vectors: those of an item go with it, and with its value ---------------------------------
 
 INSERT_VECTOR = """
 INSERT INTO store_vectors (namespace, key, position, dims, vector)
