@@ -140,7 +140,10 @@ class Server:
                 *store_routes(StoreService(store)),
             ]
             system = SystemService(
-                database, metrics, lambda: WorkerFigures(worker.slots, worker.active)
+                database,
+                metrics,
+                rooms.figures,
+                lambda: WorkerFigures(worker.slots, worker.active),
             )
             endpoints += system_routes(system, endpoints)
             app = Application(

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from treadle.clock import now_us
+from treadle.clock import SECOND_US, now_us
 from treadle.database import Row, Transaction
 from treadle.runs import queries
 from treadle.runs.driving import Claim, Drive
@@ -197,6 +197,8 @@ class Execution:
         if thread is None:
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
+        seconds = (now_us() - claim.row["started_at"]) / SECOND_US
+        self._rooms.figures.count_ended(claim.graph_id, status, seconds)
         self.thread_waits = thread["status"] == "busy"
         for entry in told:
             self._log.publish(entry, last=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +14,7 @@ from treadle.checkpoints.saver import Saver
 from treadle.database import Database, Transaction
 from treadle.graphs.registry import GraphRegistry
 from treadle.runs import queries
+from treadle.runs.figures import RunFigures
 from treadle.settings import Settings
 from treadle.streaming.log import EventHub
 
@@ -39,6 +40,7 @@ class Rooms:
     webhooks: Webhooks
     url: str | None = None
     loops: LoopPool | None = None
+    figures: RunFigures = field(default_factory=RunFigures)
 
     async def delete_run(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
         """Remove a run with its checkpoints and kept events."""

@@ -141,6 +141,7 @@ class RunService:
             ]
         await self._tell(displaced)
         for draft in drafts:
+            self._rooms.figures.count_created(draft.assistant.graph_id)
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
         return [
             Created(json, draft.stateless, bool(given(draft.body.stream_resumable)), reader)

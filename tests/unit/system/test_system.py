@@ -17,6 +17,7 @@ from treadle.http.endpoint import Endpoint
 from treadle.http.metrics import RequestMetrics
 from treadle.http.request import Request
 from treadle.http.response import Response, json_response
+from treadle.runs.figures import RunFigures
 from treadle.system.models import WorkerFigures
 from treadle.system.routes import routes
 from treadle.system.service import SystemService
@@ -50,7 +51,7 @@ API = [
 @pytest.fixture
 async def http(database) -> AsyncIterator[httpx.AsyncClient]:
     metrics = RequestMetrics()
-    system = SystemService(database, metrics, lambda: WorkerFigures(max=10, active=3))
+    system = SystemService(database, metrics, RunFigures(), lambda: WorkerFigures(max=10, active=3))
     app = Application([*API, *routes(system, API)], metrics=metrics)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
