@@ -38,7 +38,12 @@ async def test_each_second_has_one_run(tmp_path: Path):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             thread = (await http.post("/threads", json={})).json()["thread_id"]
-            body = {"assistant_id": "agent", "schedule": "* * * * * *", "catch_up": "all"}
+            body = {
+                "assistant_id": "agent",
+                "schedule": "* * * * * *",
+                "catch_up": "all",
+                "input": {},
+            }
             began = now_us()
             cron = (await http.post(f"/threads/{thread}/runs/crons", json=body)).json()
             await asyncio.sleep(SECONDS)

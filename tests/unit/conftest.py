@@ -31,6 +31,7 @@ ORPHANS = {
             "checkpoints",
             "checkpoint_values",
             "checkpoint_writes",
+            "crons",
         )
     },
     "thread_labels": "SELECT count(*) AS n FROM thread_labels"
@@ -40,6 +41,8 @@ ORPHANS = {
     " (SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints)",
     "values of no checkpoint": "SELECT count(*) AS n FROM checkpoint_values WHERE"
     " (thread_id, checkpoint_ns) NOT IN (SELECT thread_id, checkpoint_ns FROM checkpoints)",
+    "vectors of no item": "SELECT count(*) AS n FROM store_vectors WHERE (namespace, key) NOT IN"
+    " (SELECT namespace, key FROM store_items)",
     "deleted_threads": "SELECT count(*) AS n FROM deleted_threads",
 }
 

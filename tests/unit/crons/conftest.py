@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,23 @@ class Town:
                 return
             await asyncio.wait(starting)
 
-    async def runs(self, thread_id: str) -> list[Any]:
-        """The runs of a thread, once all have ended, newest first."""
+    async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``condition`` gives, once it gives something."""
         async with asyncio.timeout(10):
             while True:
-                found = (await self.http.get(f"/threads/{thread_id}/runs")).json()
-                if all(run["status"] not in ("pending", "running") for run in found):
+                if (found := await condition()) is not None:
                     return found
                 await asyncio.sleep(0)
+
+    async def runs(self, thread_id: str) -> list[Any]:
+        """The runs of a thread, once all have ended, newest first."""
+
+        async def ended() -> list[Any] | None:
+            found = (await self.http.get(f"/threads/{thread_id}/runs")).json()
+            is_over = all(run["status"] not in ("pending", "running") for run in found)
+            return found if is_over else None
+
+        return await self.until(ended)
 
 
 @pytest.fixture

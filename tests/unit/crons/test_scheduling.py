@@ -115,7 +115,7 @@ def test_what_is_wrong_with_a_schedule_is_named(schedule, reason):
     assert f"Invalid cron schedule: '{schedule}'. Reason: {reason}" in str(refused.value)
 
 
-@pytest.mark.parametrize("zone", ["", "utc", "Mars/X", "America", "../UTC", "/etc/localtime", "a\0"])
+@pytest.mark.parametrize("zone", ["", "utc", "Mars/X", "America", "../UTC", "/etc/UTC", "a\0"])
 def test_unknown_zones_are_named(zone):
     with pytest.raises(Invalid, match="Invalid timezone"):
         schedule_of("* * * * *", zone)

@@ -73,9 +73,7 @@ async def test_a_cron_without_a_thread_makes_one_for_each_run(town, kept):
         busy = any(thread["status"] == "busy" for thread in found)
         return None if busy or (kept == "delete" and found) else found
 
-    async with asyncio.timeout(10):
-        while (threads := await settled()) is None:
-            await asyncio.sleep(0)
+    threads = await town.until(settled)
     assert len(threads) == (2 if kept == "keep" else 0)
 
 
@@ -195,13 +193,15 @@ async def test_a_clock_that_was_far_ahead_does_not_stop_crons(town, logged):
     assert len(await town.runs(thread_id)) == 1
 
 
-async def test_it_wakes_by_itself_when_a_cron_is_due(town, monkeypatch):
+async def test_it_wakes_by_itself_when_a_cron_is_due(town):
     thread_id = await town.thread()
     town.ticker.open()
     await town.cron(thread_id)
     town.at("2026-03-01T13:00:00+00:00")
     town.ticker.wake()
-    async with asyncio.timeout(10):
-        while not await town.runs(thread_id):
-            await asyncio.sleep(0)
+
+    async def started():
+        return await town.runs(thread_id) or None
+
+    await town.until(started)
     await town.ticker.close()
