@@ -8,31 +8,28 @@ from typing import Any, Literal, Protocol
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller, Filter, authorize
-from treadle.clock import SECOND_US, now_us
+from treadle.clock import now_us
 from treadle.database import Row, Transaction
 from treadle.errors import Conflict, NotFound
 from treadle.idempotency import IdempotencyKey, made_before
-from treadle.ids import new_id
 from treadle.runs import queries
 from treadle.runs.created import Created, Impulse, run_json
+from treadle.runs.draft import Displaced, Draft
 from treadle.runs.merging import (
     check_command,
     check_context,
     check_nodes,
     given,
     named_checkpoint,
-    run_kwargs,
-    run_metadata,
     start_checkpoint,
-    thread_config,
     unknown_checkpoint,
 )
-from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
+from treadle.runs.models import CancelAction, RunCreate
 from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
 from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
-from treadle.serialization import dump_text, dumps, fragment, loads
+from treadle.serialization import dumps, fragment, loads
 from treadle.streaming.log import LAST_ID, Entry, Reader
 
 BUSY = (
@@ -40,7 +37,6 @@ BUSY = (
     " strategy."
 )
 ROLLBACK_NEEDS = "adelete_for_runs", "take back what a run has kept"
-NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
 Json = dict[str, Any]
 Watch = Literal["nothing", "end", "events"]
 _ANY_ANSWER: Json = {"value": None, "id": None, "response_schema": None}
@@ -51,21 +47,6 @@ class Assistants(Protocol):
 
 
 CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
-
-
-class _Displaced:
-    """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, CancelAction]] = []
-        self.pending: list[tuple[str, str, Outcome | None]] = []
-        self.deleted: list[str] = []
-
-    def forget(self) -> None:
-        """The transaction begins, perhaps again."""
-        self.begun.clear()
-        self.pending.clear()
-        self.deleted.clear()
 
 
 class RunService:
@@ -111,7 +92,7 @@ class RunService:
         """Accept several runs, all or none."""
         drafts = [await self._draft(caller, thread_id, body, impulse) for body in bodies]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
-        displaced = _Displaced()
+        displaced = Displaced()
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
         made: list[Json] = []
 
@@ -127,8 +108,8 @@ class RunService:
                 ]
             return before
 
+        only = _only({draft.thread_id for draft in drafts}) if impulse is None else None
         try:
-            only = _only({draft.thread_id for draft in drafts})
             before = await self._database.write(insert, only)
         except BaseException:
             _close(readers)
@@ -177,7 +158,7 @@ class RunService:
 
     async def _draft(
         self, caller: Caller, thread_id: str | None, body: RunCreate, impulse: Impulse | None
-    ) -> _Draft:
+    ) -> Draft:
         """Everything about a run that can be checked before its transaction."""
         check_context(body)
         check_command(body.command)
@@ -188,7 +169,7 @@ class RunService:
         if impulse is None and (webhook := given(body.webhook)):
             await self._rooms.webhooks.check(webhook)
         graph = self._rooms.registry.static(assistant.graph_id)
-        draft = _Draft(body, assistant, thread_id, visible, impulse)
+        draft = Draft(body, assistant, thread_id, visible, impulse)
         await self._check_saver(draft)
         if graph is not None:
             kwargs = {
@@ -199,7 +180,7 @@ class RunService:
             check_nodes(graph, kwargs)
         return draft
 
-    async def _check_saver(self, draft: _Draft) -> None:
+    async def _check_saver(self, draft: Draft) -> None:
         """Check what a saver outside the database has to be asked before the transaction."""
         if draft.body.multitask_strategy == "rollback":
             self._rooms.saver.require(*ROLLBACK_NEEDS)
@@ -241,7 +222,7 @@ class RunService:
         transaction: Transaction,
         thread_id: str,
         strategy: str,
-        displaced: _Displaced,
+        displaced: Displaced,
     ) -> None:
         """Apply a newcomer's multitask strategy to what is in flight on its thread."""
         if strategy == "enqueue":
@@ -261,7 +242,7 @@ class RunService:
         thread_id: str,
         run: Row,
         action: CancelAction,
-        displaced: _Displaced,
+        displaced: Displaced,
         *,
         newcomer: bool = False,
     ) -> None:
@@ -289,7 +270,7 @@ class RunService:
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
 
-    async def _tell(self, displaced: _Displaced) -> None:
+    async def _tell(self, displaced: Displaced) -> None:
         await self._rooms.forget_runs(displaced.deleted)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
@@ -443,7 +424,7 @@ class RunService:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
         if action == "rollback":
             self._rooms.saver.require(*ROLLBACK_NEEDS)
-        displaced = _Displaced()
+        displaced = Displaced()
 
         async def end(transaction: Transaction) -> int:
             displaced.forget()
@@ -509,109 +490,6 @@ class RunService:
         """Tell the readers of a deleted run, or with no run id those of a deleted thread."""
         if (log := self._rooms.events.current(thread_id)) is not None:
             log.append(run_id, GONE_KIND, "error", dumps(GONE), last=True)
-
-
-class _Draft:
-    """A run that has passed every check that needs no transaction."""
-
-    def __init__(
-        self,
-        body: RunCreate,
-        assistant: Assistant,
-        thread_id: str | None,
-        visible: Filter | None,
-        impulse: Impulse | None,
-    ) -> None:
-        self.body, self.assistant, self.visible = body, assistant, visible
-        self.configurable = {} if impulse is None else impulse.configurable
-        self.stateless = thread_id is None
-        self.thread_id = thread_id or new_id()
-        self.run_id = new_id()
-        self.now = now_us()
-        delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
-        self.delayed = delay_us > 0
-        self.due_us = self.now + delay_us
-
-    async def insert(
-        self,
-        transaction: Transaction,
-        service: RunService,
-        caller: Caller,
-        request_id: str,
-        displaced: _Displaced,
-    ) -> Json:
-        """Insert the run, in the transaction that also marks its thread busy."""
-        body, assistant, thread_id = self.body, self.assistant, self.thread_id
-        names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
-        strategy = given(body.multitask_strategy) or "enqueue"
-        row = await self._thread(transaction, service, names)
-        if row is None:
-            metadata = run_metadata(body, assistant, names)
-            thread_metadata = {**(given(body.metadata) or {}), **names}
-            config_before: Json = {}
-        else:
-            thread_metadata = {**loads(row["metadata"]), **names}
-            config_before = loads(row["config"])
-            metadata = run_metadata(body, assistant, thread_metadata)
-            await service.make_room(transaction, thread_id, strategy, displaced)
-        kwargs = run_kwargs(
-            body,
-            assistant,
-            metadata,
-            run_id=self.run_id,
-            thread_id=thread_id,
-            caller=caller,
-            request_id=request_id,
-            configurable=self.configurable,
-        )
-        start = start_checkpoint(thread_id, kwargs["config"]["configurable"])
-        if start is not None and not await service.has_checkpoint(transaction, start):
-            raise unknown_checkpoint(start)
-        values = {
-            "run_id": self.run_id,
-            "thread_id": thread_id,
-            "assistant_id": assistant.assistant_id,
-            "graph_id": assistant.graph_id,
-            "status": "pending",
-            "created_at": self.due_us,
-            "updated_at": self.now,
-            "metadata": dump_text(metadata),
-            "kwargs": dump_text(kwargs),
-            "multitask_strategy": strategy,
-            "temporary": int(
-                isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
-            ),
-        }
-        await transaction.send(queries.INSERT_RUN, values)
-        await transaction.send(
-            queries.THREAD_TAKES_RUN,
-            {
-                "thread_id": thread_id,
-                "metadata": dump_text(thread_metadata),
-                "config": dump_text(thread_config(config_before, assistant, body)),
-                "now": self.now,
-            },
-        )
-        return run_json(values)
-
-    async def _thread(
-        self, transaction: Transaction, service: RunService, names: Json
-    ) -> Row | None:
-        """The row of the run's thread; None if the thread was made just now."""
-        if not self.stateless:
-            row = await service.thread_row(transaction, self.thread_id, self.visible)
-            if row is not None:
-                return row
-            if given(self.body.if_not_exists) != "create":
-                raise NotFound(NO_THREAD_OR_ASSISTANT)
-        metadata = {**(given(self.body.metadata) or {}), **names}
-        if await service.create_thread(transaction, self.thread_id, metadata):
-            return None
-        # It is there: for others than this caller, or since this moment.
-        row = await service.thread_row(transaction, self.thread_id, self.visible)
-        if row is None:
-            raise NotFound(NO_THREAD_OR_ASSISTANT)
-        return row
 
 
 def _only(threads: set[str]) -> str | None:
