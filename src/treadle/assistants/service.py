@@ -24,6 +24,7 @@ from treadle.assistants.models import (
 from treadle.auth import ANYONE, Caller, Filter, authorize
 from treadle.clock import iso, now_us
 from treadle.database import Database, Row, Transaction
+from treadle.database.pages import page_of
 from treadle.errors import Conflict, Invalid, NotFound, Refused, RequestError
 from treadle.ids import parse_id
 from treadle.serialization import dump_text, loads
@@ -173,14 +174,11 @@ class AssistantService:
     ) -> tuple[list[dict[str, Any]], int]:
         """One page of what matches, as dicts of the selected fields, and how many match."""
         where, params = await self._where(caller, wanted)
-        page = {"limit": wanted.limit, "offset": wanted.offset}
-        rows = await self._database.scan(
-            queries.SEARCH.format(where=where, order=_order(wanted)), params | page
+        select = queries.SEARCH.format(where=where, order=_order(wanted))
+        count = queries.COUNT.format(where=where)
+        rows, total = await page_of(
+            self._database, select, count, params, wanted.limit, wanted.offset
         )
-        total = wanted.offset + len(rows)
-        if len(rows) == wanted.limit or (not rows and wanted.offset):
-            counted = await self._database.scan(queries.COUNT.format(where=where), params)
-            total = counted[0]["n"]
         found = [_fields(_assistant(row)) for row in rows]
         if wanted.select:
             chosen = set(wanted.select)

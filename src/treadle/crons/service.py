@@ -15,6 +15,7 @@ from treadle.crons import queries
 from treadle.crons.models import CronCount, CronCreate, CronPatch, CronRun, CronSearch
 from treadle.crons.scheduling import first_tick, parse_end_time, schedule_of
 from treadle.database import Database, Row, Transaction
+from treadle.database.pages import page_of
 from treadle.errors import Invalid, NotFound, Refused
 from treadle.ids import new_id, parse_id
 from treadle.runs.merging import BOTH_GIVEN, given
@@ -133,13 +134,11 @@ class CronService:
     async def search(self, caller: Caller, wanted: CronSearch) -> tuple[list[Json], int]:
         """One page of what matches, as dicts of the selected fields, and how many match."""
         where, params = await self._where(caller, wanted)
-        page = {"limit": wanted.limit, "offset": wanted.offset}
-        sql = queries.SEARCH.format(where=where, order=_order(wanted))
-        rows = await self._database.scan(sql, params | page)
-        total = wanted.offset + len(rows)
-        if len(rows) == wanted.limit or (not rows and wanted.offset):
-            counted = await self._database.scan(queries.COUNT.format(where=where), params)
-            total = counted[0]["n"]
+        select = queries.SEARCH.format(where=where, order=_order(wanted))
+        count = queries.COUNT.format(where=where)
+        rows, total = await page_of(
+            self._database, select, count, params, wanted.limit, wanted.offset
+        )
         found = [cron_json(row) for row in rows]
         if wanted.select:
             chosen = set(wanted.select)

@@ -23,6 +23,7 @@ from treadle.crons.service import next_run, owner_of
 from treadle.database import Database, Row, Transaction
 from treadle.errors import RequestError
 from treadle.ids import new_id
+from treadle.lookout import Lookout
 from treadle.runs.models import RunCreate, StatelessRunCreate
 from treadle.runs.service import Impulse
 from treadle.serialization import loads
@@ -61,22 +62,18 @@ class Ticker:
 
     def __init__(self, database: Database, runs: Runs) -> None:
         self._database, self._runs = database, runs
-        self._woken = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._lookout = Lookout("crons", self.look, STUMBLE_SECONDS)
         self._starting: dict[str, asyncio.Task[None]] = {}
 
     # -- life ------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Begin, with what became due while no server ran."""
-        self._watching = asyncio.create_task(self._watch(), name="crons")
+        self._lookout.start()
 
     async def close(self) -> None:
         """Start no more runs. Harmless when repeated."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-            self._watching = None
+        await self._lookout.stop()
         if starting := list(self._starting.values()):
             for task in starting:
                 task.cancel()
@@ -84,19 +81,7 @@ class Ticker:
 
     def wake(self) -> None:
         """Look now: a cron may be due earlier than was known."""
-        self._woken.set()
-
-    async def _watch(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                seconds = await self.look()
-            except Exception as error:
-                logger.error("crons could not be read", exc_info=error)
-                seconds = STUMBLE_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._woken.wait()
+        self._lookout.wake()
 
     # -- what is due -----------------------------------------------------------------------
 
@@ -142,7 +127,7 @@ class Ticker:
             await asyncio.sleep(STUMBLE_SECONDS)
         finally:
             del self._starting[cron_id]
-            self._woken.set()
+            self.wake()
 
     async def _tick(self, row: Row, now: int) -> None:
         tick, payload = row["next_run_at"], loads(row["payload"])
