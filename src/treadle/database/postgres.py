@@ -119,7 +119,7 @@ class PostgresDatabase:
         except Error as error:
             raise StartupError(
                 f"store.index needs the extension pgvector, which PostgreSQL at {shown(self._uri)}"
-                f" does not offer ({str(error).strip()}). Install pgvector there, let a superuser"
+                f" does not offer ({error.diag.message_primary or error}). Install pgvector there, let a superuser"
                 " run CREATE EXTENSION vector, or take store.index out of the config: everything"
                 " else works without it."
             ) from error

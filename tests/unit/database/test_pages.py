@@ -8,10 +8,9 @@ import pytest
 
 from treadle.database.pages import page_of
 
-NUMBERS = "WITH n (v) AS (VALUES (1), (2), (3), (4), (5)) SELECT v FROM n WHERE v <= :most"
-COUNT = (
-    "WITH n (v) AS (VALUES (1), (2), (3), (4), (5)) SELECT count(*) AS n FROM n WHERE v <= :most"
-)
+NUMBERS = "WITH n (v) AS (VALUES (1), (2), (3), (4), (5)) SELECT {} FROM n WHERE v <= :most"
+SELECT = NUMBERS.format("v") + " LIMIT :limit OFFSET :offset"
+COUNT = NUMBERS.format("count(*) AS n")
 
 
 class Counting:
@@ -39,7 +38,6 @@ class Counting:
 )
 async def test_pages(database, most, limit, offset, values, total, counted):
     asked = Counting(database)
-    select = f"{NUMBERS} LIMIT :limit OFFSET :offset"
-    rows, found = await page_of(asked, select, COUNT, {"most": most}, limit, offset)  # type: ignore[arg-type]
+    rows, found = await page_of(asked, SELECT, COUNT, {"most": most}, limit, offset)  # type: ignore[arg-type]
     assert ([row["v"] for row in rows], found) == (values, total)
     assert (COUNT in asked.asked) == counted
