@@ -117,11 +117,12 @@ class PostgresDatabase:
                 await connection.execute(_MIGRATION_LOCK)
                 await connection.execute(script)
         except Error as error:
+            reason = error.diag.message_primary or str(error).strip()
             raise StartupError(
                 f"store.index needs the extension pgvector, which PostgreSQL at {shown(self._uri)}"
-                f" does not offer ({error.diag.message_primary or error}). Install pgvector there, let a superuser"
-                " run CREATE EXTENSION vector, or take store.index out of the config: everything"
-                " else works without it."
+                f" does not offer ({reason}). Install pgvector there, let a superuser run CREATE"
+                " EXTENSION vector, or take store.index out of the config: everything else works"
+                " without it."
             ) from error
 
     async def _migrate(self, connection: AsyncConnection[Any]) -> None:

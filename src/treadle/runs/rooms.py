@@ -54,6 +54,15 @@ class Rooms:
         if run_ids and not self.saver.in_database:
             await self.saver.adelete_for_runs(run_ids)
 
+    async def forget_thread(self, thread_id: str) -> None:
+        """The same for a thread, which is gone whether that succeeds or not."""
+        if self.saver.in_database:
+            return
+        try:
+            await self.saver.adelete_thread(thread_id)
+        except Exception as error:
+            logger.error("checkpoints stay behind", thread_id=thread_id, exc_info=error)
+
     async def delete_checkpoints(self, transaction: Transaction, run_id: str) -> None:
         """Remove the checkpoints of a run."""
         await upkeep.delete_runs(transaction, self.database.dialect, self.saver.serde, [run_id])

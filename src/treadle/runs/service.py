@@ -482,8 +482,7 @@ class RunService:
     async def thread_deleted(self, thread_id: str) -> None:
         """End what goes on on a thread that was deleted, and tell its readers."""
         self._worker.stop_thread(thread_id)
-        if not self._rooms.saver.in_database:
-            await self._rooms.saver.adelete_thread(thread_id)
+        await self._rooms.forget_thread(thread_id)
         self._tell_gone(thread_id, "")
 
     def _tell_gone(self, thread_id: str, run_id: str) -> None:
