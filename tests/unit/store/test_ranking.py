@@ -12,8 +12,10 @@ from structlog.testing import capture_logs
 
 import treadle.store.backend
 from treadle.auth import ANYONE
+from treadle.database import Database
+from treadle.database.postgres import PostgresDatabase
 from treadle.database.sqlite import SQLiteDatabase
-from treadle.errors import Refused
+from treadle.errors import Refused, StartupError
 from treadle.store.backend import DatabaseStore
 from treadle.store.embedding import Embedder
 from treadle.store.models import ItemPut, ItemSearch
@@ -38,7 +40,7 @@ async def database(tmp_path: Path) -> AsyncIterator[SQLiteDatabase]:
         await database.close()
 
 
-async def open_store(database: SQLiteDatabase, dims: int = 3, function: Any = embed):
+async def open_store(database: Database, dims: int = 3, function: Any = embed):
     store = DatabaseStore(database, None, Embedder(ensure_embeddings(function), dims, ["text"]))
     await store.open()
     return store
@@ -128,3 +130,21 @@ async def test_what_the_function_cannot_do_is_refused_and_puts_nothing(store):
     assert await store.aget(("a",), "k") is None
     with pytest.raises(Refused, match="the model is away"):
         await service.search(ANYONE, ItemSearch(query="broken"))
+
+
+async def test_postgres_ranks_with_pgvector_or_says_that_it_cannot(postgres_uri):
+    database = PostgresDatabase(postgres_uri)
+    await database.open()
+    try:
+        offered = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
+        if await database.read_one(offered) is not None:
+            store = DatabaseStore(database, None, Embedder(ensure_embeddings(embed), 3, ["text"]))
+            await store.open()
+            await store.aput(NS, "dog", {"text": "dog"})
+            await store.aput(NS, "cat", {"text": "cat"})
+            assert await ranked(store, "cat") == [("cat", 1.0), ("dog", 0.0)]
+        else:
+            with pytest.raises(StartupError, match="needs the extension pgvector"):
+                await open_store(database)
+    finally:
+        await database.close()
