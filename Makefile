@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
-AREAS := smoke threads runs streaming
+AREAS := smoke threads runs streaming assistants store crons
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
 
@@ -20,9 +20,10 @@ test: unit simulation fuzz chaos
 unit: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
 
-# 10,000 schedules of the queue, over a fake clock.
+# 10,000 schedules of the queue and weeks of crons, over a fake clock.
 simulation: $(READY)
-	$(BIN)/pytest tests/simulation/test_queue.py tests/simulation/test_log.py
+	$(BIN)/pytest tests/simulation/test_queue.py tests/simulation/test_log.py \
+	  tests/simulation/test_ticks.py
 
 fuzz: $(READY)
 	$(BIN)/pytest tests/fuzz

@@ -28,9 +28,7 @@ LONGEST_TTL_MINUTES = 525_960_000  # a thousand years
 
 NOT_YET: dict[str, str] = {
     "auth": "every caller is let in",
-    "checkpointer.path": "Treadle's own checkpointer is used",
     "checkpointer.serde": "the default serializer is used",
-    "store.index": "the store is searched by filter only",
     "encryption": "what is stored is stored in the clear",
     "priority": "runs start in the order in which they came",
     "disable_persistence": "state is kept in the database",
@@ -87,6 +85,11 @@ IN_EFFECT = frozenset(
         "store.ttl.default_ttl",
         "store.ttl.refresh_on_read",
         "store.ttl.sweep_interval_minutes",
+        "store.index.embed",
+        "store.index.dims",
+        "store.index.fields",
+        "store.path",
+        "checkpointer.path",
     }
 )
 
@@ -98,8 +101,11 @@ _SHAPES: dict[str, tuple[type, ...]] = {
     "auth": (dict,),
     "checkpointer": (dict,),
     "checkpointer.ttl": (dict,),
+    "checkpointer.path": (str,),
     "store": (dict,),
     "store.ttl": (dict,),
+    "store.index": (dict,),
+    "store.path": (str,),
     "webhooks": (dict,),
     "http": (dict,),
     "http.app": (str,),
@@ -114,7 +120,7 @@ _NAMES: dict[type, str] = {
     float: "a number",
     type(None): "null",
 }
-_SECTIONS = ("http", "store", "store.ttl", "checkpointer", "checkpointer.ttl")
+_SECTIONS = ("http", "store", "store.ttl", "store.index", "checkpointer", "checkpointer.ttl")
 _GRAPH_KEYS = ("path", "description")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
@@ -157,6 +163,14 @@ class StoreTtl(msgspec.Struct, frozen=True):
     sweep_interval_minutes: Minutes = SWEEP_INTERVAL_MINUTES
 
 
+class StoreIndex(msgspec.Struct, frozen=True):
+    """``store.index``: what embeds texts, how long its vectors are, which fields are texts."""
+
+    embed: Annotated[str, msgspec.Meta(min_length=1)]
+    dims: Annotated[int, msgspec.Meta(ge=1, le=16_000)]
+    fields: list[str] | None = None
+
+
 class Config(msgspec.Struct, frozen=True):
     """``langgraph.json``, checked. Paths inside it are relative to ``folder``."""
 
@@ -169,6 +183,7 @@ class Config(msgspec.Struct, frozen=True):
     store: dict[str, Any] | None = None
     thread_ttl: ThreadTtl = ThreadTtl()
     store_ttl: StoreTtl = StoreTtl()
+    store_index: StoreIndex | None = None
     webhooks: dict[str, Any] | None = None
     http: dict[str, Any] | None = None
     auth: dict[str, Any] | None = None
@@ -193,6 +208,13 @@ class Config(msgspec.Struct, frozen=True):
         for key, like in self.unknown.items():
             hint = f' - did you mean "{like}"?' if like else ""
             lines.append(f'"{key}" in {name} is not a known key{hint}')
+        if "path" in (self.store or {}):
+            lines += [
+                f'"store.{key}" is not in effect: it is for Treadle\'s own store, and "store.path"'
+                " names yours"
+                for key in ("index", "ttl")
+                if key in (self.store or {})
+            ]
         lines += [
             f"the folder {path} in dependencies does not exist"
             for path in self.local_dependencies
@@ -234,6 +256,7 @@ def load_config(path: Path) -> Config:
         store=rest.pop("store", None),
         thread_ttl=_ttl(path, data, "checkpointer", ThreadTtl),
         store_ttl=_ttl(path, data, "store", StoreTtl),
+        store_index=_store_index(path, data),
         webhooks=rest.pop("webhooks", None),
         http=rest.pop("http", None),
         auth=rest.pop("auth", None),
@@ -307,6 +330,28 @@ def _ttl(path: Path, data: dict[str, Any], section: str, kind: type[T]) -> T:
             f'"{section}.ttl.{name}" in {path} is {json.dumps(fields[name])}: it has to be '
             f"{_TTL_FIELDS[name]}."
         ) from None
+
+
+_INDEX_FIELDS = {
+    "embed": 'a function ("./file.py:function") or a model ("provider:model")',
+    "dims": "a whole number from 1 to 16000: the length of the function's vectors",
+    "fields": 'an array of paths, such as ["$"] or ["text"]',
+}
+
+
+def _store_index(path: Path, data: dict[str, Any]) -> StoreIndex | None:
+    given: dict[str, Any] | None = (data.get("store") or {}).get("index")
+    if given is None:
+        return None
+    for name, wanted in _INDEX_FIELDS.items():
+        try:
+            msgspec.convert({"embed": "-", "dims": 1, name: given.get(name)}, StoreIndex)
+        except msgspec.ValidationError:
+            shown = json.dumps(given[name]) if name in given else "missing"
+            raise StartupError(
+                f'"store.index.{name}" in {path} is {shown}: it has to be {wanted}.'
+            ) from None
+    return msgspec.convert(given, StoreIndex)
 
 
 def _wrong(path: Path, key: str, value: object, wanted: str) -> None:

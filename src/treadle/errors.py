@@ -9,6 +9,7 @@
     │   ├── Gone            410: it was there, and is no more
     │   ├── TooLarge        413: a body beyond the limit
     │   ├── Invalid         422: a field or parameter that is not what it has to be
+    │   ├── Unsupported     501: what the server was set up with cannot do this
     │   └── Unavailable     503: what the answer needs cannot be reached now
     └── StartupError        the server cannot start; the message says what to mend
 
@@ -54,6 +55,10 @@ class TooLarge(RequestError):
 
 class Invalid(RequestError):
     status = 422
+
+
+class Unsupported(RequestError):
+    status = 501
 
 
 class Unavailable(RequestError):

@@ -13,17 +13,23 @@ from typing import Any
 
 import structlog
 import uvicorn
-from langgraph.store.base import TTLConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.store.base import BaseStore, TTLConfig
 
 from treadle.assistants.routes import routes as assistant_routes
 from treadle.assistants.service import AssistantService
 from treadle.blocking import LoopWatch
+from treadle.checkpoints.custom import CustomSaver
 from treadle.checkpoints.saver import Saver
 from treadle.clock import now_us
 from treadle.config import Config
+from treadle.crons.routes import routes as cron_routes
+from treadle.crons.service import CronService
+from treadle.crons.ticker import Ticker
 from treadle.database import Database
 from treadle.database.sqlite import DatabaseInUse, SQLiteDatabase
 from treadle.graphs.importing import import_object
+from treadle.graphs.providing import open_provided
 from treadle.graphs.registry import GraphRegistry
 from treadle.http.application import Application
 from treadle.http.cors import CorsSettings
@@ -41,6 +47,7 @@ from treadle.runs.worker import Worker
 from treadle.serialization import dumps
 from treadle.settings import Settings
 from treadle.store.backend import DatabaseStore
+from treadle.store.embedding import open_embedder
 from treadle.store.routes import routes as store_routes
 from treadle.store.service import StoreService
 from treadle.streaming.log import EventHub
@@ -71,6 +78,7 @@ class Server:
         self._worker: Worker
         self._events: EventHub
         self._webhooks: Webhooks
+        self._ticker: Ticker
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Application]:
@@ -84,12 +92,11 @@ class Server:
         async with AsyncExitStack() as stack:
             database, alone = await open_database(settings, config.folder)
             stack.push_async_callback(database.close)
-            store = DatabaseStore(database, ttl=store_ttl(config))
-            await store.open()
+            store = await open_store(stack, config, database)
             events = EventHub(database)
             await events.open(alone)
             webhooks = Webhooks(database, WebhookRules.read(config.webhooks, os.environ))
-            saver = Saver(database)
+            saver = await open_saver(stack, config, database)
             rooms = Rooms(database, registry, saver, store, events, settings, webhooks, self._url)
             if settings.bg_job_isolated_loops:
                 rooms.loops = LoopPool(loop_factory())
@@ -119,16 +126,24 @@ class Server:
             )
             await assistants.ensure_defaults()
             runs = RunService(rooms, worker, assistants, threads.create_thread_in)
+            ticker = Ticker(database, runs)
+            crons = CronService(
+                database, assistants, check_webhook=webhooks.check, changed=ticker.wake
+            )
             metrics = RequestMetrics()
             endpoints = [
                 *thread_routes(threads),
                 *run_routes(runs),
                 *stream_routes(runs, events),
                 *assistant_routes(assistants),
+                *cron_routes(crons),
                 *store_routes(StoreService(store)),
             ]
             system = SystemService(
-                database, metrics, lambda: WorkerFigures(worker.slots, worker.active)
+                database,
+                metrics,
+                rooms.figures,
+                lambda: WorkerFigures(worker.slots, worker.active),
             )
             endpoints += system_routes(system, endpoints)
             app = Application(
@@ -141,7 +156,9 @@ class Server:
             )
             webhooks.app = app
             self._worker, self._events, self._webhooks = worker, events, webhooks
+            self._ticker = ticker
             await worker.open(alone)
+            ticker.open()
             stack.push_async_callback(self.drain)
             sweeper = Sweeper(sweeps(config, settings, database, saver, store, stop_runs))
             sweeper.start()
@@ -162,7 +179,8 @@ class Server:
         self._webhooks.start()
 
     async def drain(self) -> None:
-        """Claim no more runs, let those at work end for a while, then close what hears of them."""
+        """Begin no more runs, let those at work end for a while, close what hears of them."""
+        await self._ticker.close()
         await self._worker.close(self._settings.shutdown_grace_secs)
         self._events.close()
         await self._webhooks.close()
@@ -239,26 +257,49 @@ def store_ttl(config: Config) -> TTLConfig:
     return {"default_ttl": ttl.default_ttl, "refresh_on_read": ttl.refresh_on_read}
 
 
+async def open_saver(stack: AsyncExitStack, config: Config, database: Database) -> Saver:
+    """The checkpointer over the database, or the user's own."""
+    source = (config.checkpointer or {}).get("path")
+    if source is None:
+        return Saver(database)
+    kind: type[BaseCheckpointSaver[Any]] = BaseCheckpointSaver
+    return CustomSaver(
+        database, await open_provided(stack, config, source, "checkpointer.path", kind)
+    )
+
+
+async def open_store(stack: AsyncExitStack, config: Config, database: Database) -> BaseStore:
+    """The store over the database, or the user's own."""
+    source = (config.store or {}).get("path")
+    if source is not None:
+        return await open_provided(stack, config, source, "store.path", BaseStore)
+    embedder = await open_embedder(config, config.store_index)
+    store = DatabaseStore(database, store_ttl(config), embedder)
+    await store.open()
+    return store
+
+
 def sweeps(
     config: Config,
     settings: Settings,
     database: Database,
     saver: Saver,
-    store: DatabaseStore,
+    store: BaseStore,
     deleted: Callable[[str], Awaitable[None]],
 ) -> list[Sweep]:
     """What is removed by the clock; ``deleted`` hears of each thread among it."""
-    threads = ThreadSweep(
-        database, saver.serde, limit=config.thread_ttl.sweep_limit, deleted=deleted
-    )
+    threads = ThreadSweep(database, saver, limit=config.thread_ttl.sweep_limit, deleted=deleted)
     events = Retention(
         database, settings.resumable_stream_ttl_secs, settings.events_max_bytes_per_thread
     )
-    return [
+    found = [
         Sweep("threads", config.thread_ttl.sweep_interval_minutes * 60, threads.sweep),
-        Sweep("store items", config.store_ttl.sweep_interval_minutes * 60, store.sweep),
         Sweep("kept events", events.sweep_seconds, events.sweep),
     ]
+    if isinstance(store, DatabaseStore):
+        seconds = config.store_ttl.sweep_interval_minutes * 60
+        found.append(Sweep("store items", seconds, store.sweep))
+    return found
 
 
 def run(

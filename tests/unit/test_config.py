@@ -12,6 +12,7 @@ from treadle.config import (
     NO_MATTER,
     NOT_YET,
     GraphSpec,
+    StoreIndex,
     StoreTtl,
     ThreadTtl,
     load_config,
@@ -230,9 +231,40 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(load):
 
 
 def test_keys_that_wait_for_a_later_release_are_reported(load):
-    config = load(auth={"path": "./a.py:auth"}, store={"index": {}}, checkpointer={"serde": {}})
-    assert set(config.not_yet) == {"auth", "store.index", "checkpointer.serde"}
+    config = load(auth={"path": "./a.py:auth"}, checkpointer={"serde": {}})
+    assert set(config.not_yet) == {"auth", "checkpointer.serde"}
     assert any("every caller is let in" in line for line in config.warnings)
+
+
+def test_store_index(load):
+    index = {"embed": "./e.py:embed", "dims": 3, "fields": ["text"], "model": "x"}
+    config = load(store={"index": index})
+    assert config.store_index == StoreIndex("./e.py:embed", 3, ["text"])
+    assert list(config.unknown) == ["store.index.model"]
+    assert load(store={"index": {"embed": "a:b", "dims": 1, "fields": None}}).store_index
+
+
+@pytest.mark.parametrize(
+    ("index", "named"),
+    [
+        ({"dims": 3}, '"store.index.embed"'),
+        ({"embed": 5, "dims": 3}, '"store.index.embed"'),
+        ({"embed": "a:b"}, '"store.index.dims"'),
+        ({"embed": "a:b", "dims": 0}, '"store.index.dims"'),
+        ({"embed": "a:b", "dims": "3"}, '"store.index.dims"'),
+        ({"embed": "a:b", "dims": 3, "fields": "text"}, '"store.index.fields"'),
+        ([], '"store.index"'),
+    ],
+    ids=str,
+)
+def test_a_bad_store_index_is_named(load, index, named):
+    with pytest.raises(StartupError, match=named):
+        load(store={"index": index})
+
+
+def test_what_is_for_treadles_own_store_is_told_beside_another(load):
+    config = load(store={"path": "./s.py:store", "ttl": {"default_ttl": 1}})
+    assert any('"store.ttl" is not in effect' in line for line in config.warnings)
 
 
 def test_keys_for_image_building_are_left_alone(load):

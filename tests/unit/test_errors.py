@@ -27,5 +27,5 @@ def test_what_clients_are_told_is_a_4xx_unless_it_is_not_their_fault():
     kinds = [kind for kind in CLASSES.values() if issubclass(kind, errors.RequestError)]
     assert len(kinds) > 5
     faults = [kind for kind in kinds if not 400 <= kind.status < 500]
-    assert faults == [errors.Unavailable]
+    assert faults == [errors.Unsupported, errors.Unavailable]
     assert not issubclass(errors.StartupError, errors.RequestError)

@@ -37,6 +37,18 @@ WHERE assistant_id = :assistant_id
 RETURNING *
 """
 
+DESCRIBE_UNCHANGED = """
+UPDATE assistants SET description = :description
+WHERE assistant_id = :assistant_id AND version = 1
+  AND NOT EXISTS (SELECT 1 FROM assistant_versions
+                  WHERE assistant_id = :assistant_id AND version > 1)
+"""
+
+DESCRIBE_FIRST_VERSION = """
+UPDATE assistant_versions SET description = :description
+WHERE assistant_id = :assistant_id AND version = 1
+"""
+
 DELETE = "DELETE FROM assistants WHERE assistant_id = :assistant_id"
 
 DELETE_VERSIONS = "DELETE FROM assistant_versions WHERE assistant_id = :assistant_id"

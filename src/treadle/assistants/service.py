@@ -24,6 +24,7 @@ from treadle.assistants.models import (
 from treadle.auth import ANYONE, Caller, Filter, authorize
 from treadle.clock import iso, now_us
 from treadle.database import Database, Row, Transaction
+from treadle.database.pages import page_of
 from treadle.errors import Conflict, Invalid, NotFound, Refused, RequestError
 from treadle.ids import parse_id
 from treadle.serialization import dump_text, loads
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULTS_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 MAX_CACHED = 10_000
+MAX_LOOKS = 1000
 
 DeleteThread = Callable[[Caller, str], Awaitable[object]]
 
@@ -49,6 +51,8 @@ class Graphs(Protocol):
     def ids(self) -> Sequence[str]: ...
 
     def spec(self, graph_id: str) -> GraphSpec: ...
+
+    def static(self, graph_id: str) -> object | None: ...
 
     def open(
         self,
@@ -89,10 +93,14 @@ class AssistantService:
         self._defaults = {graph_id: default_id(graph_id) for graph_id in graphs.ids}
         self._cache: dict[str, Assistant] = {}
         self._generation = 0
+        self._looks: dict[tuple[object, ...], dict[str, Any]] = {}
 
     # -- for runs and crons -----------------------------------------------------------------
     async def ensure_defaults(self) -> None:
-        """Make the default assistant of each graph, in their order, where it is missing."""
+        """Make the default assistant of each graph, in their order, where it is missing.
+
+        The description of one that nobody has changed follows the config's.
+        """
         for graph_id, assistant_id in self._defaults.items():
             values = {
                 "assistant_id": assistant_id,
@@ -103,8 +111,18 @@ class AssistantService:
                 "context": {},
                 "metadata": {"created_by": "system"},
             }
-            await self._insert(values)
+            if await self._insert(values) is None:
+                await self._describe(assistant_id, self._graphs.spec(graph_id).description)
         self.forget()
+
+    async def _describe(self, assistant_id: str, description: str | None) -> None:
+        params = {"assistant_id": assistant_id, "description": description}
+
+        async def body(transaction: Transaction) -> None:
+            if await transaction.execute(queries.DESCRIBE_UNCHANGED, params):
+                await transaction.execute(queries.DESCRIBE_FIRST_VERSION, params)
+
+        await self._database.write(body)
 
     async def resolve(self, assistant_id: object, caller: Caller = ANYONE) -> Assistant:
         """The assistant that a run names by its id or by its graph; answered from memory.
@@ -156,14 +174,11 @@ class AssistantService:
     ) -> tuple[list[dict[str, Any]], int]:
         """One page of what matches, as dicts of the selected fields, and how many match."""
         where, params = await self._where(caller, wanted)
-        page = {"limit": wanted.limit, "offset": wanted.offset}
-        rows = await self._database.scan(
-            queries.SEARCH.format(where=where, order=_order(wanted)), params | page
+        select = queries.SEARCH.format(where=where, order=_order(wanted))
+        count = queries.COUNT.format(where=where)
+        rows, total = await page_of(
+            self._database, select, count, params, wanted.limit, wanted.offset
         )
-        total = wanted.offset + len(rows)
-        if len(rows) == wanted.limit or (not rows and wanted.offset):
-            counted = await self._database.scan(queries.COUNT.format(where=where), params)
-            total = counted[0]["n"]
         found = [_fields(_assistant(row)) for row in rows]
         if wanted.select:
             chosen = set(wanted.select)
@@ -284,23 +299,53 @@ class AssistantService:
     async def draw(self, caller: Caller, assistant_id: str, xray: bool | int) -> dict[str, Any]:
         """The assistant's graph, built for its own config, as nodes and edges."""
         assistant = await self.get(caller, assistant_id)
-        async with self._open(caller, assistant) as graph:
-            return await introspection.draw(graph, {}, xray)
+        return await self._look(
+            caller, assistant, ("drawing", xray), lambda g: introspection.draw(g, {}, xray)
+        )
 
     async def subgraphs(
         self, caller: Caller, assistant_id: str, namespace: str | None, recurse: bool
     ) -> dict[str, Any]:
         """The schemas of the graph's subgraphs, or of the one at ``namespace``, by path."""
         assistant = await self.get(caller, assistant_id)
-        async with self._open(caller, assistant) as graph:
-            return await introspection.subgraphs(graph, namespace, recurse)
+        return await self._look(
+            caller,
+            assistant,
+            ("subgraphs", namespace, recurse),
+            lambda graph: introspection.subgraphs(graph, namespace, recurse),
+        )
 
     async def schemas(self, caller: Caller, assistant_id: str) -> dict[str, Any]:
         """The JSON schemas of the assistant's graph."""
         assistant = await self.get(caller, assistant_id)
+        found = await self._look(
+            caller,
+            assistant,
+            ("schemas",),
+            lambda graph: asyncio.to_thread(introspection.schemas, graph),
+        )
+        return {"graph_id": assistant.graph_id, **found}
+
+    async def _look(
+        self,
+        caller: Caller,
+        assistant: Assistant,
+        what: tuple[object, ...],
+        look: Callable[[Any], Awaitable[dict[str, Any]]],
+    ) -> dict[str, Any]:
+        """What ``look`` finds in an assistant's graph: once for all, unless a factory makes it."""
+        is_static = self._graphs.static(assistant.graph_id) is not None
+        # The type tells 1 from True, which are equal.
+        key = (assistant.graph_id, *((type(part), part) for part in what))
+        if is_static and (found := self._looks.get(key)) is not None:
+            return found
         async with self._open(caller, assistant) as graph:
-            found = await asyncio.to_thread(introspection.schemas, graph)
-            return {"graph_id": assistant.graph_id, **found}
+            found = await look(graph)
+        if is_static:
+            if len(self._looks) >= MAX_LOOKS:
+                self._looks.clear()
+            self._looks[key] = found
+        return found
 
     @asynccontextmanager
     async def _open(self, caller: Caller, assistant: Assistant) -> AsyncGenerator[Any]:

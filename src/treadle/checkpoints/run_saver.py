@@ -22,6 +22,7 @@ from langgraph.checkpoint.serde.types import (
 )
 from langgraph.types import Interrupt
 
+from treadle.checkpoints.custom import CustomRunSaver, CustomSaver
 from treadle.checkpoints.rows import (
     NewRow,
     address,
@@ -241,6 +242,15 @@ class RunSaver(Saver):
         """Itself with a wider serializer: a copy would not tell us what the run has come to."""
         self.serde = super().with_allowlist(extra_allowlist).serde
         return self
+
+
+def run_saver(
+    saver: Saver, thread_id: str, *, sync: bool, guard: Guard
+) -> RunSaver | CustomRunSaver:
+    """The saver of one execution of one run, over the saver of all threads."""
+    if isinstance(saver, CustomSaver):
+        return CustomRunSaver(saver, thread_id, lambda: saver.database.write(guard))
+    return RunSaver(saver, thread_id, sync=sync, guard=guard)
 
 
 class _Batch:

@@ -84,12 +84,18 @@ class Saver(BaseCheckpointSaver[str]):
     the saver was made, and refuse to be called on it.
     """
 
+    in_database = True
+    """Whether ``upkeep`` in a transaction does all there is to do for its checkpoints."""
+
     def __init__(self, database: Database, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde or state_serializer())
         self.database = database
         self._loop: asyncio.AbstractEventLoop | None = None
         with suppress(RuntimeError):  # made before the loop runs: its first coroutine tells
             self._loop = asyncio.get_running_loop()
+
+    def require(self, method: str, what: str) -> None:
+        """Raise ``Unsupported`` if the saver lacks a method; ``what`` is what it is needed for."""
 
     # -- which loop ------------------------------------------------------------------------
 

@@ -77,11 +77,19 @@ async def _fields_of_all(config: Config) -> list[Fields]:
 
     registry = GraphRegistry(config)
     registry.load()
-    if app := (config.http or {}).get("app"):
-        from treadle.graphs.importing import import_object
-
-        import_object(config, app, "http.app")
+    await _check_parts(config)
     return [await _fields(config, registry, spec) for spec in config.graphs]
+
+
+async def _check_parts(config: Config) -> None:
+    """Import what else the config names, and try out what embeds the store's items."""
+    from treadle.graphs.importing import import_object
+    from treadle.store.embedding import open_embedder
+
+    for section, name in (("http", "app"), ("checkpointer", "path"), ("store", "path")):
+        if source := (getattr(config, section) or {}).get(name):
+            import_object(config, source, f"{section}.{name}")
+    await open_embedder(config, config.store_index)
 
 
 async def _fields(config: Config, registry: Any, spec: GraphSpec) -> Fields:

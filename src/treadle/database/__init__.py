@@ -62,6 +62,14 @@ class Dialect(Protocol):
         """A condition: ``column`` equals one of ``values``."""
         ...
 
+    def vector(self, floats: Sequence[float]) -> Any:
+        """A vector of length one as a parameter."""
+        ...
+
+    def vector_distance(self, column: str, name: str) -> str:
+        """An expression: the cosine distance of the vector in ``column`` and parameter ``name``."""
+        ...
+
 
 class Database(Protocol):
     """A database: reads see what was committed, writes are whole and in order."""
@@ -75,6 +83,14 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Commit what is waiting, then let go of the database."""
+        ...
+
+    async def prepare_vectors(self) -> None:
+        """Make vectors usable: the table ``store_vectors`` and the dialect's distance.
+
+        Called once, after ``open``, if vectors are needed. Raises ``StartupError`` if this
+        database can't have them.
+        """
         ...
 
     async def read_one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:

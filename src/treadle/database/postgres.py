@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
@@ -105,6 +106,24 @@ class PostgresDatabase:
         with self._outside_lock:
             for connection in self._outside:
                 connection.close()
+
+    async def prepare_vectors(self) -> None:
+        script = (files(__package__ or "") / "postgres_vectors.sql").read_bytes()
+        try:
+            async with (
+                await AsyncConnection.connect(self._info, autocommit=True) as connection,
+                connection.transaction(),
+            ):
+                await connection.execute(_MIGRATION_LOCK)
+                await connection.execute(script)
+        except Error as error:
+            reason = error.diag.message_primary or str(error).strip()
+            raise StartupError(
+                f"store.index needs the extension pgvector, which PostgreSQL at {shown(self._uri)}"
+                f" does not offer ({reason}). Install pgvector there, let a superuser run CREATE"
+                " EXTENSION vector, or take store.index out of the config: everything else works"
+                " without it."
+            ) from error
 
     async def _migrate(self, connection: AsyncConnection[Any]) -> None:
         """Bring the schema up to date: one process at a time, all of it or nothing."""

@@ -21,3 +21,9 @@ class PostgresDialect:
     def any_of(self, column: str, values: Sequence[Any], prefix: str) -> tuple[str, dict[str, Any]]:
         name = f"{prefix}_values"
         return f"{column} = ANY(:{name})", {name: list(values)}
+
+    def vector(self, floats: Sequence[float]) -> str:
+        return f"[{','.join(map(repr, floats))}]"
+
+    def vector_distance(self, column: str, name: str) -> str:
+        return f"({column} <=> :{name}::vector)"

@@ -20,12 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+import structlog
+
 from treadle.database import NO_PARAMS, Body, Params, Row
 from treadle.database.migrations import migrations
 from treadle.database.sqlite_dialect import SQLiteDialect, json_contains
+from treadle.database.sqlite_vectors import enable_vectors
 from treadle.errors import StartupError
 
 T = TypeVar("T")
+
+logger = structlog.get_logger("treadle.database")
 
 LINGER_SECONDS = 0.005
 BUSY_SECONDS = 30.0
@@ -159,6 +164,7 @@ class SQLiteDatabase:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._wal_task: asyncio.Task[None] | None = None
+        self._has_vectors = False
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -243,6 +249,8 @@ class SQLiteDatabase:
         self._opened.append(connection)
         connection.row_factory = sqlite3.Row
         connection.create_function("json_contains", 2, json_contains, deterministic=True)
+        if self._has_vectors:
+            enable_vectors(connection)
         for pragma in (
             "journal_mode = wal",
             f"synchronous = {self._synchronous}",
@@ -255,6 +263,15 @@ class SQLiteDatabase:
         ):
             connection.execute(f"PRAGMA {pragma}")
         return connection
+
+    async def prepare_vectors(self) -> None:
+        self._has_vectors = True
+        enabled = [enable_vectors(connection) for connection in self._opened]
+        if not all(enabled):
+            logger.warning(
+                "this Python cannot load extensions into SQLite: searches by meaning are computed"
+                " without sqlite-vec, which is slow for more than some thousand items"
+            )
 
     def _migrate(self) -> None:
         execute = self._writer.execute

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, cast
 
+from treadle.database.sqlite_vectors import DISTANCE
 from treadle.serialization import dump_text, loads
 
 _LONGEST_LABEL_TEXT = 200
@@ -86,6 +88,12 @@ class SQLiteDialect:
             f"{column} IN (SELECT value FROM json_each(:{name}))",
             {name: dump_text(list(values))},
         )
+
+    def vector(self, floats: Sequence[float]) -> bytes:
+        return array("f", floats).tobytes()
+
+    def vector_distance(self, column: str, name: str) -> str:
+        return f"{DISTANCE}({column}, :{name})"
 
 
 def _labelled(names: list[str]) -> str:

@@ -205,6 +205,7 @@ class Application:
         raw = await read_body(receive, headers.get(b"content-length"), self._max_body_bytes)
         if not raw and bound.optional_body:
             raw = b"{}"
+        request.raw_body = raw
         return await bound.handler(request, bound.decode(raw))
 
     async def _fail(self, exchange: _Exchange, receive: Receive, status: int, text: str) -> None:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from treadle.histogram import Histogram
 
 LATENCY_BUCKETS_MS = (
     1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000,
 )  # fmt: skip
-
-
-class Latency:
-    """A histogram of milliseconds: one count per bucket, and one for what is beyond them."""
-
-    __slots__ = ("counts", "total_ms")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
-        self.total_ms = 0.0
 
 
 class RequestMetrics:
@@ -27,7 +17,7 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str, int], int] = {}
-        self.latencies: dict[tuple[str, str], Latency] = {}
+        self.latencies: dict[tuple[str, str], Histogram] = {}
 
     def observe(self, method: str, template: str, status: int, milliseconds: float) -> None:
         """Count one request."""
@@ -35,6 +25,5 @@ class RequestMetrics:
         self.requests[key] = self.requests.get(key, 0) + 1
         latency = self.latencies.get((method, template))
         if latency is None:
-            latency = self.latencies[method, template] = Latency()
-        latency.counts[bisect_left(LATENCY_BUCKETS_MS, milliseconds)] += 1
-        latency.total_ms += milliseconds
+            latency = self.latencies[method, template] = Histogram(LATENCY_BUCKETS_MS)
+        latency.observe(milliseconds)

@@ -19,13 +19,15 @@ _REPLACED_NUL = b"%EF%BF%BD"
 class Request:
     """One request: its caller, its path and query parameters, its headers.
 
-    ``request_id`` is the ``X-Request-ID`` of the request, or a new UUID.
+    ``request_id`` is the ``X-Request-ID`` of the request, or a new UUID. ``raw_body`` is the JSON
+    that an endpoint's struct was made of.
     """
 
-    __slots__ = ("_query", "caller", "receive", "request_id", "scope", "send")
+    __slots__ = ("_query", "caller", "raw_body", "receive", "request_id", "scope", "send")
 
     def __init__(self, scope: Any, receive: Any, caller: Caller, request_id: str) -> None:
         self.scope, self.receive, self.caller, self.request_id = scope, receive, caller, request_id
+        self.raw_body = b""
         self._query: dict[str, list[str]] | None = None
 
     def path(self, name: str) -> str:

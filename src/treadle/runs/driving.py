@@ -15,7 +15,8 @@ from langgraph.runtime import RunControl
 
 from treadle import __version__
 from treadle.auth import Caller
-from treadle.checkpoints.run_saver import RunSaver
+from treadle.checkpoints.custom import CustomRunSaver
+from treadle.checkpoints.run_saver import RunSaver, run_saver
 from treadle.database import Row, Transaction
 from treadle.errors import TreadleError
 from treadle.graphs.context import context_for
@@ -100,7 +101,7 @@ class Drive:
         self._encoder = Encoder(self._modes)
         self._always_encode = claim.resumable or "messages" in self._modes
         self._graph: Graph | None = None
-        self._saver: RunSaver | None = None
+        self._saver: RunSaver | CustomRunSaver | None = None
         self._output: Any = None
         self._asked: list[Any] = []
         self._paused = False
@@ -172,7 +173,7 @@ class Drive:
         if self.stopped in ("rollback", "delete", "lose"):
             return
         try:
-            await cast("RunSaver", self._saver).settle()
+            await cast("RunSaver | CustomRunSaver", self._saver).settle()
             if self.stopped != "hand_back":
                 self.summary = await self._summarize(graph)
         except RunMoved:
@@ -256,7 +257,7 @@ class Drive:
         """The graph, bound to this run's checkpointer and to the store."""
         rooms = self._rooms
         if not self.claim.temporary:
-            self._saver = RunSaver(
+            self._saver = run_saver(
                 rooms.saver,
                 self.claim.thread_id,
                 sync=self.claim.kwargs["durability"] == "sync",

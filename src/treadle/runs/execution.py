@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from treadle.clock import now_us
+from treadle.clock import SECOND_US, now_us
 from treadle.database import Row, Transaction
 from treadle.runs import queries
 from treadle.runs.driving import Claim, Drive
@@ -192,14 +192,25 @@ class Execution:
             self._drive.stopped = str(stop)
             await self._end()
             return
+        if stopped == "rollback" or self._drive.input_refused:
+            await self._forget_run()
         if thread is None:
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
+        seconds = (now_us() - claim.row["started_at"]) / SECOND_US
+        self._rooms.figures.count_ended(claim.graph_id, status, seconds)
         self.thread_waits = thread["status"] == "busy"
         for entry in told:
             self._log.publish(entry, last=True)
         if claim.kwargs["webhook"]:
             self._rooms.webhooks.wake()
+
+    async def _forget_run(self) -> None:
+        """Remove what the run has kept outside of the database, if it can be."""
+        try:
+            await self._rooms.forget_runs([self.claim.run_id])
+        except Exception as error:
+            self._rooms.log_failure(self.claim, error)
 
     def _told_last(self, status: str, error: Error) -> list[Entry]:
         """What the readers of the run hear at its end."""

@@ -78,12 +78,16 @@ def run_kwargs(
     thread_id: str,
     caller: Caller,
     request_id: str,
+    configurable: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """``kwargs`` of a run: everything that its execution needs, as answers show it."""
+    """``kwargs`` of a run: everything that its execution needs, as answers show it.
+
+    ``configurable`` has keys of the server's own, whatever the request says.
+    """
     config = body.config if isinstance(body.config, RunConfig) else RunConfig()
     context = given(body.context) or {}
     merged = {**assistant.context, **context} if context else {}
-    configurable: dict[str, Any] = (
+    merged_configurable: dict[str, Any] = (
         merged
         if context
         else {**assistant.config.get("configurable", {}), **(given(config.configurable) or {})}
@@ -92,8 +96,9 @@ def run_kwargs(
         **{key: value for key, value in assistant.config.items() if key != "configurable"},
         "configurable": {
             "user_id": "",
-            **configurable,
-            **_checkpoint(body),
+            **merged_configurable,
+            **named_checkpoint(body),
+            **(configurable or {}),
             "run_id": run_id,
             "thread_id": thread_id,
             "graph_id": assistant.graph_id,
@@ -142,7 +147,7 @@ def stream_modes(body: RunCreate) -> list[str]:
     return listed or DEFAULT_MODES
 
 
-def _checkpoint(body: RunCreate) -> dict[str, Any]:
+def named_checkpoint(body: RunCreate) -> dict[str, Any]:
     """The place in the thread's history from which a run starts, as configurable keys."""
     found: dict[str, Any] = {}
     if isinstance(body.config, RunConfig):
@@ -173,9 +178,8 @@ def _address(named: Mapping[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
-def start_checkpoint(thread_id: str, kwargs: dict[str, Any]) -> dict[str, str] | None:
-    """The checkpoint that a run names to start from, if it names one."""
-    configurable = kwargs["config"]["configurable"]
+def start_checkpoint(thread_id: str, configurable: dict[str, Any]) -> dict[str, str] | None:
+    """The checkpoint that a run's configurable names to start from, if it names one."""
     checkpoint_id = configurable.get("checkpoint_id")
     if checkpoint_id is None:
         return None

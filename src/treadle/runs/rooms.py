@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +14,7 @@ from treadle.checkpoints.saver import Saver
 from treadle.database import Database, Transaction
 from treadle.graphs.registry import GraphRegistry
 from treadle.runs import queries
+from treadle.runs.figures import RunFigures
 from treadle.settings import Settings
 from treadle.streaming.log import EventHub
 
@@ -38,6 +40,7 @@ class Rooms:
     webhooks: Webhooks
     url: str | None = None
     loops: LoopPool | None = None
+    figures: RunFigures = field(default_factory=RunFigures)
 
     async def delete_run(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
         """Remove a run with its checkpoints and kept events."""
@@ -45,6 +48,20 @@ class Rooms:
         await transaction.send(queries.DELETE_RUN, params)
         await transaction.send(queries.DELETE_RUN_EVENTS, params)
         await self.delete_checkpoints(transaction, run_id)
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove, after the transaction, the checkpoints of runs that it could not remove."""
+        if run_ids and not self.saver.in_database:
+            await self.saver.adelete_for_runs(run_ids)
+
+    async def forget_thread(self, thread_id: str) -> None:
+        """The same for a thread, which is gone whether that succeeds or not."""
+        if self.saver.in_database:
+            return
+        try:
+            await self.saver.adelete_thread(thread_id)
+        except Exception as error:
+            logger.error("checkpoints stay behind", thread_id=thread_id, exc_info=error)
 
     async def delete_checkpoints(self, transaction: Transaction, run_id: str) -> None:
         """Remove the checkpoints of a run."""

@@ -13,6 +13,7 @@ from treadle.http.endpoint import Endpoint
 from treadle.http.request import Request
 from treadle.http.response import JSON_TYPE, Body, Headers, Response, json_response, no_content
 from treadle.ids import parse_id
+from treadle.runs.created import Created
 from treadle.runs.models import (
     RUN_FIELDS,
     BulkCancelQuery,
@@ -26,7 +27,7 @@ from treadle.runs.models import (
     StatelessRunCreate,
     WatchedRunCreate,
 )
-from treadle.runs.service import Created, RunService
+from treadle.runs.service import RunService
 from treadle.runs.streams import run_stream
 from treadle.runs.waiting import WaitForRun
 

@@ -8,36 +8,35 @@ from typing import Any, Literal, Protocol
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller, Filter, authorize
-from treadle.clock import SECOND_US, iso, now_us
+from treadle.clock import now_us
 from treadle.database import Row, Transaction
 from treadle.errors import Conflict, NotFound
 from treadle.idempotency import IdempotencyKey, made_before
-from treadle.ids import new_id
 from treadle.runs import queries
+from treadle.runs.created import Created, Impulse, run_json
+from treadle.runs.draft import Displaced, Draft
 from treadle.runs.merging import (
     check_command,
     check_context,
     check_nodes,
     given,
-    run_kwargs,
-    run_metadata,
+    named_checkpoint,
     start_checkpoint,
-    thread_config,
     unknown_checkpoint,
 )
-from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
+from treadle.runs.models import CancelAction, RunCreate
 from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
 from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
-from treadle.serialization import dump_text, dumps, fragment, loads
+from treadle.serialization import dumps, fragment, loads
 from treadle.streaming.log import LAST_ID, Entry, Reader
 
 BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
     " strategy."
 )
-NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
+ROLLBACK_NEEDS = "adelete_for_runs", "take back what a run has kept"
 Json = dict[str, Any]
 Watch = Literal["nothing", "end", "events"]
 _ANY_ANSWER: Json = {"value": None, "id": None, "response_schema": None}
@@ -48,61 +47,6 @@ class Assistants(Protocol):
 
 
 CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
-
-
-def run_json(row: Row) -> Json:
-    """A row of runs as answers show it."""
-    return {
-        "run_id": row["run_id"],
-        "thread_id": row["thread_id"],
-        "assistant_id": row["assistant_id"],
-        "created_at": iso(row["created_at"]),
-        "updated_at": iso(row["updated_at"]),
-        "status": row["status"],
-        "metadata": fragment(row["metadata"]),
-        "kwargs": fragment(row["kwargs"]),
-        "multitask_strategy": row["multitask_strategy"],
-        "langsmith_session_name": None,
-    }
-
-
-class Created:
-    """A run that was accepted, and a reader of its thread's log.
-
-    The reader is from before the run began, but for a run that an earlier request with the same
-    idempotency key made; ``ended`` is the row of such a run that has ended already.
-    """
-
-    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
-                 "thread_id")  # fmt: skip
-
-    def __init__(
-        self,
-        json: Json,
-        stateless: bool,
-        resumable: bool,
-        reader: Reader | None,
-        *,
-        repeated: bool = False,
-        ended: Row | None = None,
-    ) -> None:
-        self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
-        self.repeated, self.ended = repeated, ended
-        self.run_id: str = json["run_id"]
-        self.thread_id: str = json["thread_id"]
-
-
-class _Displaced:
-    """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, CancelAction]] = []
-        self.pending: list[tuple[str, str, Outcome | None]] = []
-
-    def forget(self) -> None:
-        """The transaction begins, perhaps again."""
-        self.begun.clear()
-        self.pending.clear()
 
 
 class RunService:
@@ -125,9 +69,13 @@ class RunService:
         body: RunCreate,
         watch: Watch = "nothing",
         key: IdempotencyKey | None = None,
+        *,
+        impulse: Impulse | None = None,
     ) -> Created:
         """Accept a run: on a thread, or on one of its own if ``thread_id`` is None."""
-        [created] = await self.create_many(caller, request_id, thread_id, [body], watch, key)
+        [created] = await self.create_many(
+            caller, request_id, thread_id, [body], watch, key, impulse=impulse
+        )
         return created
 
     async def create_many(
@@ -138,16 +86,20 @@ class RunService:
         bodies: Sequence[RunCreate],
         watch: Watch = "nothing",
         key: IdempotencyKey | None = None,
+        *,
+        impulse: Impulse | None = None,
     ) -> list[Created]:
         """Accept several runs, all or none."""
-        drafts = [await self._draft(caller, thread_id, body) for body in bodies]
+        drafts = [await self._draft(caller, thread_id, body, impulse) for body in bodies]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
-        displaced = _Displaced()
+        displaced = Displaced()
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
         made: list[Json] = []
 
         async def insert(transaction: Transaction) -> list[Any] | None:
             displaced.forget()
+            if impulse is not None:
+                await impulse.claim(transaction)
             before = await made_before(transaction, key, places)
             if before is None:
                 made[:] = [
@@ -156,8 +108,8 @@ class RunService:
                 ]
             return before
 
+        only = _only({draft.thread_id for draft in drafts}) if impulse is None else None
         try:
-            only = _only({draft.thread_id for draft in drafts})
             before = await self._database.write(insert, only)
         except BaseException:
             _close(readers)
@@ -168,8 +120,9 @@ class RunService:
                 await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
-        self._tell(displaced)
+        await self._tell(displaced)
         for draft in drafts:
+            self._rooms.figures.count_created(draft.assistant.graph_id)
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
         return [
             Created(json, draft.stateless, bool(given(draft.body.stream_resumable)), reader)
@@ -203,7 +156,9 @@ class RunService:
             ended=row if ended else None,
         )
 
-    async def _draft(self, caller: Caller, thread_id: str | None, body: RunCreate) -> _Draft:
+    async def _draft(
+        self, caller: Caller, thread_id: str | None, body: RunCreate, impulse: Impulse | None
+    ) -> Draft:
         """Everything about a run that can be checked before its transaction."""
         check_context(body)
         check_command(body.command)
@@ -211,10 +166,11 @@ class RunService:
         visible = await authorize(
             caller, "threads", "create_run", {"thread_id": thread_id, "assistant": assistant}
         )
-        if webhook := given(body.webhook):
+        if impulse is None and (webhook := given(body.webhook)):
             await self._rooms.webhooks.check(webhook)
         graph = self._rooms.registry.static(assistant.graph_id)
-        draft = _Draft(body, assistant, thread_id, visible)
+        draft = Draft(body, assistant, thread_id, visible, impulse)
+        await self._check_saver(draft)
         if graph is not None:
             kwargs = {
                 "interrupt_before": given(body.interrupt_before),
@@ -223,6 +179,16 @@ class RunService:
             }
             check_nodes(graph, kwargs)
         return draft
+
+    async def _check_saver(self, draft: Draft) -> None:
+        """Check what a saver outside the database has to be asked before the transaction."""
+        if draft.body.multitask_strategy == "rollback":
+            self._rooms.saver.require(*ROLLBACK_NEEDS)
+        if self._rooms.saver.in_database:
+            return
+        start = start_checkpoint(draft.thread_id, named_checkpoint(draft.body))
+        if start and await self._rooms.saver.aget_tuple({"configurable": start}) is None:
+            raise unknown_checkpoint(start)
 
     async def thread_row(
         self, transaction: Transaction, thread_id: str, visible: Filter | None
@@ -233,6 +199,12 @@ class RunService:
             f"{queries.THREAD_FOR_RUN}{condition} {queries.LOCK}",
             {"thread_id": thread_id, **params},
         )
+
+    async def has_checkpoint(self, transaction: Transaction, start: dict[str, str]) -> bool:
+        """Whether a checkpoint is there; one outside the database has been looked for before."""
+        if not self._rooms.saver.in_database:
+            return True
+        return await transaction.fetch_one(queries.CHECKPOINT, start) is not None
 
     def _visible(self, visible: Filter | None) -> tuple[str, Json]:
         if visible is None:
@@ -250,7 +222,7 @@ class RunService:
         transaction: Transaction,
         thread_id: str,
         strategy: str,
-        displaced: _Displaced,
+        displaced: Displaced,
     ) -> None:
         """Apply a newcomer's multitask strategy to what is in flight on its thread."""
         if strategy == "enqueue":
@@ -270,7 +242,7 @@ class RunService:
         thread_id: str,
         run: Row,
         action: CancelAction,
-        displaced: _Displaced,
+        displaced: Displaced,
         *,
         newcomer: bool = False,
     ) -> None:
@@ -291,13 +263,15 @@ class RunService:
             await self._rooms.delete_temporary(transaction, thread_id, run_id)
         elif run["temporary"] or action == "rollback":
             await self._rooms.delete_run(transaction, thread_id, run_id)
+            displaced.deleted.append(run_id)
         else:
             await transaction.send(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
 
-    def _tell(self, displaced: _Displaced) -> None:
+    async def _tell(self, displaced: Displaced) -> None:
+        await self._rooms.forget_runs(displaced.deleted)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
             if (log := self._rooms.events.current(thread_id)) is not None:
@@ -448,7 +422,9 @@ class RunService:
         only: tuple[str, ...] = ("pending", "running"),
     ) -> int:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
-        displaced = _Displaced()
+        if action == "rollback":
+            self._rooms.saver.require(*ROLLBACK_NEEDS)
+        displaced = Displaced()
 
         async def end(transaction: Transaction) -> int:
             displaced.forget()
@@ -473,13 +449,14 @@ class RunService:
             return found or -ended
 
         found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
-        self._tell(displaced)
+        await self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
 
     async def delete(self, caller: Caller, thread_id: str, run_id: str) -> None:
         """Remove a run, its checkpoints and events; one in flight is stopped first."""
         await self.check_thread(caller, thread_id, "update")
+        self._rooms.saver.require(*ROLLBACK_NEEDS)
         now = now_us()
 
         async def remove(transaction: Transaction) -> None:
@@ -497,6 +474,7 @@ class RunService:
             await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
 
         await self._database.write(remove, thread_id)
+        await self._rooms.forget_runs([run_id])
         execution = self._worker.execution(run_id)
         if execution is not None:
             execution.stop("delete")
@@ -506,113 +484,13 @@ class RunService:
     async def thread_deleted(self, thread_id: str) -> None:
         """End what goes on on a thread that was deleted, and tell its readers."""
         self._worker.stop_thread(thread_id)
+        await self._rooms.forget_thread(thread_id)
         self._tell_gone(thread_id, "")
 
     def _tell_gone(self, thread_id: str, run_id: str) -> None:
         """Tell the readers of a deleted run, or with no run id those of a deleted thread."""
         if (log := self._rooms.events.current(thread_id)) is not None:
             log.append(run_id, GONE_KIND, "error", dumps(GONE), last=True)
-
-
-class _Draft:
-    """A run that has passed every check that needs no transaction."""
-
-    def __init__(
-        self,
-        body: RunCreate,
-        assistant: Assistant,
-        thread_id: str | None,
-        visible: Filter | None,
-    ) -> None:
-        self.body, self.assistant, self.visible = body, assistant, visible
-        self.stateless = thread_id is None
-        self.thread_id = thread_id or new_id()
-        self.run_id = new_id()
-        self.now = now_us()
-        delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
-        self.delayed = delay_us > 0
-        self.due_us = self.now + delay_us
-
-    async def insert(
-        self,
-        transaction: Transaction,
-        service: RunService,
-        caller: Caller,
-        request_id: str,
-        displaced: _Displaced,
-    ) -> Json:
-        """Insert the run, in the transaction that also marks its thread busy."""
-        body, assistant, thread_id = self.body, self.assistant, self.thread_id
-        names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
-        strategy = given(body.multitask_strategy) or "enqueue"
-        row = await self._thread(transaction, service, names)
-        if row is None:
-            metadata = run_metadata(body, assistant, names)
-            thread_metadata = {**(given(body.metadata) or {}), **names}
-            config_before: Json = {}
-        else:
-            thread_metadata = {**loads(row["metadata"]), **names}
-            config_before = loads(row["config"])
-            metadata = run_metadata(body, assistant, thread_metadata)
-            await service.make_room(transaction, thread_id, strategy, displaced)
-        kwargs = run_kwargs(
-            body,
-            assistant,
-            metadata,
-            run_id=self.run_id,
-            thread_id=thread_id,
-            caller=caller,
-            request_id=request_id,
-        )
-        if (start := start_checkpoint(thread_id, kwargs)) is not None and (
-            await transaction.fetch_one(queries.CHECKPOINT, start) is None
-        ):
-            raise unknown_checkpoint(start)
-        values = {
-            "run_id": self.run_id,
-            "thread_id": thread_id,
-            "assistant_id": assistant.assistant_id,
-            "graph_id": assistant.graph_id,
-            "status": "pending",
-            "created_at": self.due_us,
-            "updated_at": self.now,
-            "metadata": dump_text(metadata),
-            "kwargs": dump_text(kwargs),
-            "multitask_strategy": strategy,
-            "temporary": int(
-                isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
-            ),
-        }
-        await transaction.send(queries.INSERT_RUN, values)
-        await transaction.send(
-            queries.THREAD_TAKES_RUN,
-            {
-                "thread_id": thread_id,
-                "metadata": dump_text(thread_metadata),
-                "config": dump_text(thread_config(config_before, assistant, body)),
-                "now": self.now,
-            },
-        )
-        return run_json(values)
-
-    async def _thread(
-        self, transaction: Transaction, service: RunService, names: Json
-    ) -> Row | None:
-        """The row of the run's thread; None if the thread was made just now."""
-        if not self.stateless:
-            row = await service.thread_row(transaction, self.thread_id, self.visible)
-            if row is not None:
-                return row
-            if given(self.body.if_not_exists) != "create":
-                raise NotFound(NO_THREAD_OR_ASSISTANT)
-        metadata = {**(given(self.body.metadata) or {}), **names}
-        if await service.create_thread(transaction, self.thread_id, metadata):
-            return None
-        # It is there: for others than this caller, or since this moment.
-        row = await service.thread_row(transaction, self.thread_id, self.visible)
-        if row is None:
-            raise NotFound(NO_THREAD_OR_ASSISTANT)
-        return row
 
 
 def _only(threads: set[str]) -> str | None:

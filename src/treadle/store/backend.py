@@ -32,11 +32,15 @@ from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import PIECE_ROWS, Piece, in_pieces
 from treadle.serialization import dump_text, loads
 from treadle.store import queries
+from treadle.store.embedding import Embedder
 from treadle.store.filters import check_filter, exact_part, matches
+
+logger = structlog.get_logger("treadle.store")
 
 MINUTE_US = 60 * SECOND_US
 LONGEST_TTL_MINUTES = 1e9
 CHUNK_ROWS = 100
+RANKED_ROWS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,14 +54,37 @@ class DatabaseStore(BaseStore):
 
     supports_ttl = True
 
-    def __init__(self, database: Database, ttl: TTLConfig | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ttl: TTLConfig | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
         self._database = database
+        self._embedder = embedder
         self._loop: asyncio.AbstractEventLoop | None = None
         self.ttl_config = ttl
 
     async def open(self) -> None:
-        """Take the running event loop for the one that all work is done on."""
+        """Take the running event loop for the one that all work is done on.
+
+        Raises ``StartupError`` if there is an embedder and the database can't have vectors.
+        Vectors of another length than the embedder's go: they cannot be compared with its own.
+        """
         self._loop = asyncio.get_running_loop()
+        if self._embedder is None:
+            return
+        await self._database.prepare_vectors()
+        dims = {"dims": self._embedder.dims}
+        forgotten = await self._database.write(
+            lambda transaction: transaction.execute(queries.DELETE_OTHER_DIMS, dims)
+        )
+        if forgotten:
+            logger.warning(
+                "store.index.dims has changed: items are searched by meaning again once they"
+                " are put again",
+                vectors=forgotten,
+            )
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Do ``ops``: first all reads, then all writes in one transaction."""
@@ -135,12 +162,31 @@ class DatabaseStore(BaseStore):
             params["ttl_minutes"] = op.ttl
             params["expires_at"] = _expiry(now, op.ttl)
             statements.append((queries.PUT, params))
+        statements += await self._vectors(ops)
 
         async def body(transaction: Transaction) -> None:
             for sql, params in statements:
                 await transaction.send(sql, params)
 
         await self._database.write(body)
+
+    async def _vectors(self, ops: list[PutOp]) -> list[tuple[str, dict[str, Any]]]:
+        """The statements that put in the vectors of items that are put."""
+        if self._embedder is None:
+            return []
+        statements: list[tuple[str, dict[str, Any]]] = []
+        texts: list[tuple[dict[str, Any], str]] = []
+        for op in {(op.namespace, op.key): op for op in ops if op.value is not None}.values():
+            item = {"namespace": ".".join(op.namespace), "key": op.key}
+            found = self._embedder.texts(dict(op.value or {}), op.index)
+            texts += [({**item, "position": n}, text) for n, text in enumerate(found)]
+        vectors = await self._embedder.embed([text for _, text in texts]) if texts else []
+        dims, vector = self._embedder.dims, self._database.dialect.vector
+        for (params, _), found in zip(texts, vectors, strict=True):
+            if found is not None:
+                row = {**params, "dims": dims, "vector": vector(found)}
+                statements.append((queries.INSERT_VECTOR, row))
+        return statements
 
     def _extend(self, rows: Iterable[Row]) -> None:
         """Let the lives of items that were read begin anew."""
@@ -182,7 +228,10 @@ class DatabaseStore(BaseStore):
             conditions.append(sql)
             params |= more
         where = " AND ".join(conditions)
-        if len(exact) == len(wanted):
+        ranking = await self._ranking(op)
+        if ranking is not None:
+            found = await self._ranked(where, params, op, *ranking)
+        elif len(exact) == len(wanted):
             page = {"limit": op.limit, "offset": op.offset}
             rows = await self._database.scan(queries.SEARCH.format(where=where), params | page)
             found = [(row, _item(row)) for row in rows]
@@ -191,6 +240,40 @@ class DatabaseStore(BaseStore):
         if op.refresh_ttl:
             self._extend([row for row, _ in found])
         return [SearchItem(**item) for _, item in found]
+
+    async def _ranking(self, op: SearchOp) -> tuple[str, dict[str, Any]] | None:
+        """The distance of a vector from the query, and its parameters; None to rank by age."""
+        if not op.query or self._embedder is None:
+            return None
+        [vector] = await self._embedder.embed([op.query])
+        if vector is None:
+            return None
+        dialect = self._database.dialect
+        distance = dialect.vector_distance("store_vectors.vector", "query_vector")
+        return distance, {"query_vector": dialect.vector(vector)}
+
+    async def _ranked(
+        self, where: str, params: dict[str, Any], op: SearchOp, distance: str, more: dict[str, Any]
+    ) -> list[tuple[Row, dict[str, Any]]]:
+        """One page of what the filter lets through, by the distance from the query."""
+        within, _ = _below(op.namespace_prefix)
+        sql = queries.RANKED.format(distance=distance, within=within, where=where)
+        params = params | more
+        if len(exact_part(op.filter or {})) == len(op.filter or {}):
+            page = {"limit": op.limit, "offset": op.offset}
+            rows = await self._database.scan(sql, params | page)
+            return [(row, _scored(row)) for row in rows]
+        found: list[tuple[Row, dict[str, Any]]] = []
+        needed, offset = op.offset + op.limit, 0
+        while len(found) < needed:
+            page = {"limit": RANKED_ROWS, "offset": offset}
+            rows = await self._database.scan(sql, params | page)
+            items = [(row, _scored(row)) for row in rows]
+            found += [(row, item) for row, item in items if matches(item["value"], op.filter)]
+            if len(rows) < RANKED_ROWS:
+                break
+            offset += RANKED_ROWS
+        return found[op.offset : needed]
 
     async def _filtered(
         self, where: str, params: dict[str, Any], op: SearchOp
@@ -233,13 +316,17 @@ class DatabaseStore(BaseStore):
 
 def _within(prefix: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     """The conditions of all living items at or below a namespace."""
-    conditions, params = [queries.ALIVE], dict[str, Any](now=now_us())
+    below, params = _below(prefix)
+    return [queries.ALIVE, below], {**params, "now": now_us()}
+
+
+def _below(prefix: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    """The condition of everything at or below a namespace."""
     text = ".".join(prefix)
-    if text:
-        conditions.append(queries.WITHIN)
-        # "/" is the character after ".", so the range holds what begins with the prefix's dot
-        params |= {"prefix": text, "prefix_dot": f"{text}.", "prefix_end": f"{text}/"}
-    return conditions, params
+    if not text:
+        return "1 = 1", {}
+    # "/" is the character after ".", so the range holds what begins with the prefix's dot
+    return queries.WITHIN, {"prefix": text, "prefix_dot": f"{text}.", "prefix_end": f"{text}/"}
 
 
 def _listed(
@@ -273,6 +360,12 @@ def _item(row: Row) -> dict[str, Any]:
     }
 
 
+def _scored(row: Row) -> dict[str, Any]:
+    """The arguments of a ``SearchItem``."""
+    distance = row["distance"]
+    return {**_item(row), "score": None if distance is None else 1.0 - distance}
+
+
 def _expiry(now: int, ttl_minutes: float | None) -> int | None:
     if ttl_minutes is None or ttl_minutes > LONGEST_TTL_MINUTES:
         return None
@@ -280,4 +373,4 @@ def _expiry(now: int, ttl_minutes: float | None) -> int | None:
 
 
 def _log_failure(error: Exception) -> None:
-    structlog.get_logger("treadle.store").error("ttl not extended", exc_info=error)
+    logger.error("ttl not extended", exc_info=error)

@@ -34,3 +34,25 @@ ORDER BY updated_at DESC, namespace DESC, key DESC LIMIT :limit OFFSET :offset
 NAMESPACES = "SELECT DISTINCT namespace FROM store_items WHERE {where}"
 
 EXPIRED = "SELECT namespace, key FROM store_items WHERE expires_at <= :now LIMIT :limit"
+
+# -- vectors: those of an item go with it, and with its value ---------------------------------
+
+INSERT_VECTOR = """
+INSERT INTO store_vectors (namespace, key, position, dims, vector)
+VALUES (:namespace, :key, :position, :dims, :vector)
+"""
+
+DELETE_OTHER_DIMS = "DELETE FROM store_vectors WHERE dims <> :dims"
+
+# The items by the best of their vectors, then those that have none.
+RANKED = f"""
+WITH best AS (
+    SELECT namespace AS best_namespace, key AS best_key, MIN({{distance}}) AS distance
+    FROM store_vectors WHERE {{within}} GROUP BY namespace, key)
+SELECT {_COLUMNS}, distance FROM store_items
+LEFT JOIN best ON best_namespace = namespace AND best_key = key
+WHERE {{where}}
+ORDER BY CASE WHEN distance IS NULL THEN 1 ELSE 0 END, distance,
+         updated_at DESC, namespace DESC, key DESC
+LIMIT :limit OFFSET :offset
+"""

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from treadle.auth import Caller, authorize
 from treadle.errors import Invalid, Refused
+from treadle.store.embedding import EmbeddingFailed
 from treadle.store.filters import check_filter
 from treadle.store.models import ItemDelete, ItemPut, ItemSearch, NamespaceSearch
 
@@ -40,7 +41,7 @@ class StoreService:
                 index=value["index"],
                 ttl=NOT_PROVIDED if given.ttl is UNSET else given.ttl,
             )
-        except InvalidNamespaceError as error:
+        except (InvalidNamespaceError, EmbeddingFailed, NotImplementedError) as error:
             raise Refused(str(error)) from None
 
     async def get(
@@ -74,14 +75,17 @@ class StoreService:
             check_filter(value["filter"] or {})
         except ValueError as error:
             raise Refused(str(error)) from None
-        found = await self._store.asearch(
-            tuple(value["namespace"]),
-            query=value["query"] or None,
-            filter=value["filter"],
-            limit=value["limit"],
-            offset=value["offset"],
-            refresh_ttl=wanted.refresh_ttl,
-        )
+        try:
+            found = await self._store.asearch(
+                tuple(value["namespace"]),
+                query=value["query"] or None,
+                filter=value["filter"],
+                limit=value["limit"],
+                offset=value["offset"],
+                refresh_ttl=wanted.refresh_ttl,
+            )
+        except EmbeddingFailed as error:
+            raise Refused(str(error)) from None
         return [{**_wire(item), "score": item.score} for item in found]
 
     async def namespaces(self, caller: Caller, wanted: NamespaceSearch) -> list[list[str]]:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from treadle.http.metrics import LATENCY_BUCKETS_MS, RequestMetrics
+from treadle.histogram import Histogram
+from treadle.http.metrics import RequestMetrics
+from treadle.runs.figures import RunFigures
 from treadle.system.models import QueueFigures, WorkerFigures
 
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
@@ -18,12 +20,16 @@ _DEPLOYMENT = {"project_id": "", "revision_id": "", "deployment_type": ""}
 _STARTED = time.time()
 
 Sample = tuple[str, dict[str, str], float]
+Family = tuple[str, str, str, Iterable[Sample]]
 
 
-def render(requests: RequestMetrics, workers: WorkerFigures, queue: QueueFigures) -> bytes:
+def render(
+    requests: RequestMetrics, runs: RunFigures, workers: WorkerFigures, queue: QueueFigures
+) -> bytes:
     """The whole page."""
     lines: list[str] = []
-    for name, kind, explained, samples in _families(requests, workers, queue):
+    families = (*_families(requests, workers, queue), *_runs(runs), *_process())
+    for name, kind, explained, samples in families:
         lines.append(f"# HELP {name} {explained}")
         lines.append(f"# TYPE {name} {kind}")
         lines.extend(_line(*sample) for sample in samples)
@@ -32,7 +38,7 @@ def render(requests: RequestMetrics, workers: WorkerFigures, queue: QueueFigures
 
 def _families(
     requests: RequestMetrics, workers: WorkerFigures, queue: QueueFigures
-) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
+) -> Iterator[Family]:
     name = "lg_api_http_requests_total"
     yield name, "counter", "HTTP requests by method, route and status", _counts(name, requests)
     name = "lg_api_http_requests_latency"
@@ -56,7 +62,25 @@ def _families(
         ),
     ):
         yield name, "gauge", explained, [(name, _DEPLOYMENT, value)]
-    yield from _process()
+
+
+def _runs(runs: RunFigures) -> Iterator[Family]:
+    name = "treadle_runs_created_total"
+    created = [(name, {"graph_id": graph}, count) for graph, count in list(runs.created.items())]
+    yield name, "counter", "Runs that this process accepted, by graph", created
+    name = "treadle_runs_ended_total"
+    ended = [
+        (name, {"graph_id": graph, "status": status}, count)
+        for (graph, status), count in list(runs.ended.items())
+    ]
+    yield name, "counter", "Runs that this process executed, by graph and outcome", ended
+    name = "treadle_run_duration_seconds"
+    durations = [
+        sample
+        for graph, histogram in list(runs.durations.items())
+        for sample in _histogram(name, {"graph_id": graph}, histogram)
+    ]
+    yield name, "histogram", "How long runs were executed, in seconds", durations
 
 
 def _counts(name: str, requests: RequestMetrics) -> Iterator[Sample]:
@@ -67,16 +91,19 @@ def _counts(name: str, requests: RequestMetrics) -> Iterator[Sample]:
 
 def _buckets(name: str, requests: RequestMetrics) -> Iterator[Sample]:
     for (method, path), latency in list(requests.latencies.items()):
-        labels = {"method": method, "path": path} | _DEPLOYMENT
-        total = 0
-        for bound, count in zip((*LATENCY_BUCKETS_MS, "+Inf"), latency.counts, strict=True):
-            total += count
-            yield f"{name}_bucket", {"le": str(bound)} | labels, total
-        yield f"{name}_count", labels, total
-        yield f"{name}_sum", labels, round(latency.total_ms, 3)
+        yield from _histogram(name, {"method": method, "path": path} | _DEPLOYMENT, latency)
 
 
-def _process() -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
+def _histogram(name: str, labels: dict[str, str], histogram: Histogram) -> Iterator[Sample]:
+    total = 0
+    for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
+        total += count
+        yield f"{name}_bucket", {"le": str(bound)} | labels, total
+    yield f"{name}_count", labels, total
+    yield f"{name}_sum", labels, round(histogram.total, 3)
+
+
+def _process() -> Iterator[Family]:
     """What there is to know of the process without costing much."""
     times = os.times()
     gauges = [

@@ -9,6 +9,7 @@ from treadle import __version__
 from treadle.clock import SECOND_US, now_us
 from treadle.database import Database
 from treadle.http.metrics import RequestMetrics
+from treadle.runs.figures import RunFigures
 from treadle.system import prometheus, queries
 from treadle.system.models import HostInfo, Info, QueueFigures, WorkerFigures
 
@@ -20,10 +21,11 @@ class SystemService:
         self,
         database: Database,
         requests: RequestMetrics,
+        runs: RunFigures,
         workers: Callable[[], WorkerFigures],
     ) -> None:
         self._database = database
-        self._requests = requests
+        self._requests, self._runs = requests, runs
         self._workers = workers
 
     async def check_database(self) -> None:
@@ -62,7 +64,7 @@ class SystemService:
 
     async def prometheus(self) -> bytes:
         """All figures in Prometheus' text format."""
-        return prometheus.render(self._requests, self._workers(), await self._queue())
+        return prometheus.render(self._requests, self._runs, self._workers(), await self._queue())
 
     async def _queue(self) -> QueueFigures:
         scan, now = self._database.scan, now_us()

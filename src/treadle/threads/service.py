@@ -111,6 +111,8 @@ class ThreadService:
             raise Conflict(f"Thread with ID {thread_id} already exists") from None
         if before is not None:
             return await self._shown(before[0])
+        if staged is not None:
+            await staged.saver.write_outside()
         return thread_json(row) if staged is None else await self._shown(thread_id)
 
     async def create_thread_in(self, tx: Transaction, thread_id: str, metadata: Json) -> bool:
@@ -145,6 +147,8 @@ class ThreadService:
             return settled
 
         settled = await self._database.write(write)
+        if not self._saver.in_database:
+            await self._saver.acopy_thread(thread_id, target)
         if not settled:
             await self.states.refresh(caller, target, metadata.get("graph_id"))
         return await self._shown(target)
@@ -222,7 +226,11 @@ class ThreadService:
         """
         wanted = dict.fromkeys(parse_id(text, "thread") for text in thread_ids)
         if strategy == "keep_latest":
-            return len(await self._prune(caller, wanted, self._keep_latest_in))
+            self._saver.require("aprune", "remove all states but the latest")
+            kept = await self._prune(caller, wanted, self._keep_latest_in)
+            if not self._saver.in_database:
+                await self._saver.aprune(kept)
+            return len(kept)
         return len(await self._delete(caller, wanted))
 
     async def _delete(self, caller: Caller, thread_ids: Iterable[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -24,6 +25,7 @@ from treadle.checkpoints.rows import (
     make_config,
     write_rows,
 )
+from treadle.checkpoints.saver import Saver
 from treadle.database import Transaction
 from treadle.serialization import loads
 
@@ -35,7 +37,7 @@ class StagingSaver(BaseCheckpointSaver[Any]):
     again is as it will be once it is written.
     """
 
-    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+    def __init__(self, saver: Saver) -> None:
         super().__init__(serde=saver.serde)
         self._saver = saver
         self._latest: dict[str, str] = {}
@@ -44,10 +46,18 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         self._checkpoints: list[NewRow] = []
         self._values: list[NewRow] = []
         self._writes: list[NewRow] = []
+        self._puts: list[Callable[[], Awaitable[object]]] = []
 
     async def write_in(self, transaction: Transaction) -> None:
-        """Write what was kept back."""
-        await insert(transaction, self._checkpoints, self._values, self._writes)
+        """Write what was kept back, if the saver is the database's."""
+        if self._saver.in_database:
+            await insert(transaction, self._checkpoints, self._values, self._writes)
+
+    async def write_outside(self) -> None:
+        """Put what was kept back into a saver that takes no part in transactions."""
+        if not self._saver.in_database:
+            for put in self._puts:
+                await put()
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         return self._saver.get_next_version(current, channel)
@@ -86,7 +96,10 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         self._values.extend(values)
         thread_id, ns = address(config)
         self._latest[ns] = checkpoint["id"]
-        self._read[ns, checkpoint["id"]] = row, self.serde.dumps_typed(checkpoint)
+        dumped = self.serde.dumps_typed(checkpoint)
+        self._read[ns, checkpoint["id"]] = row, dumped
+        loaded = self.serde.loads_typed(dumped)
+        self._puts.append(partial(self._saver.aput, config, loaded, metadata, new_versions))
         return make_config(thread_id, ns, checkpoint["id"])
 
     async def aput_writes(
@@ -98,6 +111,9 @@ class StagingSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         rows = write_rows(self.serde, config, writes, task_id, task_path, None)
         self._writes.extend(rows)
+        self._puts.append(
+            partial(self._saver.aput_writes, config, list(writes), task_id, task_path)
+        )
         _, ns = address(config)
         self._pending.setdefault((ns, checkpoint_id_of(config) or ""), []).extend(
             (task_id, row["channel"], self.serde.loads_typed((row["type"], row["value"])))

@@ -182,6 +182,7 @@ class ThreadStates:
                 try:
                     commit = partial(self._commit, address, row, staged)
                     await self._database.write(commit, address["thread_id"])
+                    await staged.saver.write_outside()
                     break
                 except _Outdated:
                     continue

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from treadle.checkpoints.saver import Saver
 from treadle.checkpoints.shrinking import Shrinking
 from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import Piece, in_pieces
@@ -35,12 +35,12 @@ class ThreadSweep:
     def __init__(
         self,
         database: Database,
-        serde: SerializerProtocol,
+        saver: Saver,
         *,
         limit: int,
         deleted: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._database, self._serde = database, serde
+        self._database, self._saver = database, saver
         self._limit, self._deleted = limit, deleted
         self._removal = Removal(database)
 
@@ -88,7 +88,7 @@ class ThreadSweep:
 
     async def _keep_latest(self, thread_id: str, now: int) -> bool:
         params = {"thread_id": thread_id, "now": now}
-        shrinking = Shrinking(self._database.dialect, self._serde, thread_id)
+        shrinking = Shrinking(self._database.dialect, self._saver.serde, thread_id)
         await shrinking.prepare(self._database.scan)
         swept = False
 
@@ -104,4 +104,6 @@ class ThreadSweep:
             return True
 
         await in_pieces(self._database, remove)
+        if swept and not self._saver.in_database:
+            await self._saver.aprune([thread_id])
         return swept

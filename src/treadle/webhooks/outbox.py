@@ -9,7 +9,6 @@ a target may get a webhook twice, and knows it by its ``X-Treadle-Delivery``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import structlog
 from treadle import __version__
 from treadle.clock import SECOND_US, iso, now_us
 from treadle.database import Database, Row, Transaction
+from treadle.lookout import Lookout
 from treadle.serialization import dumps, fragment
 from treadle.webhooks import queries
 from treadle.webhooks.addresses import addresses_of
@@ -45,8 +45,7 @@ class Webhooks:
     def __init__(self, database: Database, rules: WebhookRules) -> None:
         self.app: Any = None
         self._database, self._rules = database, rules
-        self._woken = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._lookout = Lookout("the webhook outbox", self._begin_due, STUMBLE_SECONDS)
         self._deliveries: dict[str, asyncio.Task[None]] = {}
         self._sender: Sender | None = None
         self._making_sender = asyncio.Lock()
@@ -55,14 +54,11 @@ class Webhooks:
 
     def start(self) -> None:
         """Begin to deliver, with what an earlier process has left. This server must answer."""
-        self._watching = asyncio.create_task(self._watch(), name="webhooks")
+        self._lookout.start()
 
     async def close(self) -> None:
         """Begin no more deliveries, and give those at work a moment. The rest stays put in."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-            self._watching = None
+        await self._lookout.stop()
         if deliveries := list(self._deliveries.values()):
             await asyncio.wait(deliveries, timeout=CLOSE_SECONDS)
             for delivery in deliveries:
@@ -115,22 +111,9 @@ class Webhooks:
 
     def wake(self) -> None:
         """Look for what is due now."""
-        self._woken.set()
+        self._lookout.wake()
 
     # -- scheduling ------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Begin each delivery when it is due; sleep until the next one, or until woken."""
-        while True:
-            self._woken.clear()
-            try:
-                seconds = await self._begin_due()
-            except Exception as error:
-                logger.error("the webhook outbox could not be read", exc_info=error)
-                seconds = STUMBLE_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._woken.wait()
 
     async def _begin_due(self) -> float | None:
         """Begin what is due; in how many seconds more will be, None if only a wake tells."""
@@ -158,7 +141,7 @@ class Webhooks:
             await asyncio.sleep(STUMBLE_SECONDS)
         finally:
             del self._deliveries[run_id]
-            self._woken.set()
+            self.wake()
 
     async def _settle(self, run_id: str, entry: Row, problem: str | None) -> None:
         failed: int = entry["attempts"] + (problem is not None)

@@ -40,12 +40,18 @@ class Graphs:
     """Two graphs; ``made`` is built for the config of each use."""
 
     ids = ("echo", "made")
+    opened = 0
+    description = "Says it again."
 
     def spec(self, graph_id: str) -> Spec:
-        return Spec("Says it again." if graph_id == "echo" else None)
+        return Spec(self.description if graph_id == "echo" else None)
+
+    def static(self, graph_id: str) -> object | None:
+        return None if graph_id == "made" else self
 
     @asynccontextmanager
     async def open(self, graph_id: str, config: Any, **use: Any) -> AsyncIterator[Any]:
+        self.opened += 1
         name = config["configurable"].get("node", "only")
         graph = StateGraph(State).add_node(name, lambda state: state).add_edge(START, name)
         yield graph.compile(name=graph_id)
@@ -87,6 +93,31 @@ async def test_defaults_are_made_once_and_kept(service):
     await patch(service, first.assistant_id, name="mine")
     await service.ensure_defaults()
     assert (await service.resolve("echo")).name == "mine"
+
+
+async def test_a_default_that_nobody_changed_follows_the_config(service):
+    service._graphs.description = "Says it once more."
+    await service.ensure_defaults()
+    found = await service.resolve("echo")
+    assert (found.description, found.version) == ("Says it once more.", 1)
+    [version] = await service.versions(ANYONE, found.assistant_id, VersionsSearch())
+    assert version.description == "Says it once more."
+    await patch(service, found.assistant_id, description="mine")
+    await service.set_latest(ANYONE, found.assistant_id, 1)
+    service._graphs.description = "Something else."
+    await service.ensure_defaults()
+    assert (await service.resolve("echo")).description == "Says it once more."
+
+
+async def test_a_filter_on_versions_that_finds_nothing_is_no_error(service):
+    wanted = VersionsSearch(metadata={"no": "such"})
+    assert await service.versions(ANYONE, default_id("echo"), wanted) == []
+
+
+async def test_lists_in_metadata_are_searched_by_what_they_contain(service):
+    made = await create(service, metadata={"tags": ["a", "b"]})
+    found, _ = await service.search(ANYONE, AssistantSearch(metadata={"tags": ["b"]}))
+    assert [one["assistant_id"] for one in found] == [made.assistant_id]
 
 
 async def test_resolve_is_answered_from_memory_until_a_write(service):
@@ -290,6 +321,20 @@ async def test_schemas(service):
     assert set(found["input_schema"]["properties"]) == {"text"}
     assert (found["config_schema"], found["context_schema"]) == ({}, None)
     assert await service.subgraphs(ANYONE, default_id("echo"), None, recurse=True) == {}
+
+
+async def test_what_a_graph_looks_like_is_worked_out_once(service):
+    other = await create(service)
+    for assistant_id in (default_id("echo"), other.assistant_id):
+        for _ in range(2):
+            drawn = await service.draw(ANYONE, assistant_id, xray=1)
+            assert [node["id"] for node in drawn["nodes"]] == ["__start__", "only", "__end__"]
+            assert (await service.draw(ANYONE, assistant_id, xray=True)) == drawn
+            assert (await service.schemas(ANYONE, assistant_id))["graph_id"] == "echo"
+    assert service._graphs.opened == 3
+    for _ in range(2):
+        await service.schemas(ANYONE, default_id("made"))
+    assert service._graphs.opened == 5
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,14 @@ def test_check_leaves_no_files(treadle, project, tmp_path):
         ({"graphs": {"shop": "./broken.py:x"}}, ["shop", "boom", "broken.py"]),
         ({"graphs": {"shop": "./factory.py:x"}}, ["shop", "no luck", "factory.py"]),
         ({"http": {"app": "./web.py:app"}}, ["http.app", "web.py"]),
+        ({"store": {"path": "./own.py:store"}}, ["store.path", "own.py"]),
+        ({"checkpointer": {"path": "./own.py:saver"}}, ["checkpointer.path", "own.py"]),
+        ({"store": {"index": {"embed": "./flat.py:embed", "dims": 3}}}, ["store.index.dims is 3"]),
     ],
 )
 def test_check_ends_with_one_message(treadle, project, tmp_path, keys, words):
     (tmp_path / "broken.py").write_text("raise ValueError('boom')\n")
+    (tmp_path / "flat.py").write_text("def embed(texts):\n    return [[1.0] for _ in texts]\n")
     (tmp_path / "factory.py").write_text("def x():\n    raise ValueError('no luck')\n")
     result = treadle("check", "--config", project(**keys))
     assert result.exit_code == 1

@@ -298,13 +298,13 @@ def test_thread_config_keeps_what_runs_gave():
     ],
 )
 def test_a_checkpoint_may_be_named_in_three_ways(fields):
-    start = start_checkpoint(THREAD, kwargs_of(asked(**fields)))
+    start = start_checkpoint(THREAD, kwargs_of(asked(**fields))["config"]["configurable"])
     assert start == {"thread_id": THREAD, "checkpoint_ns": "", "checkpoint_id": CHECKPOINT}
 
 
 @pytest.mark.parametrize("fields", [{}, {"checkpoint": None}, {"checkpoint": {}}])
 def test_no_checkpoint_is_named(fields):
-    assert start_checkpoint(THREAD, kwargs_of(asked(**fields))) is None
+    assert start_checkpoint(THREAD, kwargs_of(asked(**fields))["config"]["configurable"]) is None
 
 
 def test_the_namespace_and_map_of_a_checkpoint_are_kept():
@@ -335,7 +335,7 @@ def test_the_namespace_and_map_of_a_checkpoint_are_kept():
 )
 def test_what_names_no_checkpoint_is_refused(fields, message):
     with pytest.raises(Invalid, match=message):
-        start_checkpoint(THREAD, kwargs_of(asked(**fields)))
+        start_checkpoint(THREAD, kwargs_of(asked(**fields))["config"]["configurable"])
 
 
 # -- commands ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from treadle.http.endpoint import Endpoint
 from treadle.http.metrics import RequestMetrics
 from treadle.http.request import Request
 from treadle.http.response import Response, json_response
+from treadle.runs.figures import RunFigures
 from treadle.system.models import WorkerFigures
 from treadle.system.routes import routes
 from treadle.system.service import SystemService
@@ -48,9 +49,14 @@ API = [
 
 
 @pytest.fixture
-async def http(database) -> AsyncIterator[httpx.AsyncClient]:
+def figures() -> RunFigures:
+    return RunFigures()
+
+
+@pytest.fixture
+async def http(database, figures) -> AsyncIterator[httpx.AsyncClient]:
     metrics = RequestMetrics()
-    system = SystemService(database, metrics, lambda: WorkerFigures(max=10, active=3))
+    system = SystemService(database, metrics, figures, lambda: WorkerFigures(max=10, active=3))
     app = Application([*API, *routes(system, API)], metrics=metrics)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
@@ -86,7 +92,7 @@ async def test_failing_check_is_a_500(database, capsys):
         async def read_one(self, sql: str) -> None:
             raise OSError("disk gone")
 
-    system = SystemService(Broken(), RequestMetrics(), lambda: WorkerFigures(1, 0))  # type: ignore[arg-type]
+    system = SystemService(Broken(), RequestMetrics(), RunFigures(), lambda: WorkerFigures(1, 0))  # type: ignore[arg-type]
     transport = httpx.ASGITransport(Application(routes(system, [])))
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         assert (await client.get("/ok")).status_code == 200
@@ -130,6 +136,20 @@ async def test_queue_figures(http, database):
     assert queue["pending_runs_wait_time_max_secs"] == pytest.approx(60, abs=5)
     assert queue["pending_runs_wait_time_med_secs"] == pytest.approx(30, abs=5)
     assert queue["pending_unblocked_runs_wait_time_max_secs"] == pytest.approx(30, abs=5)
+
+
+async def test_metrics_count_runs(http, figures):
+    for seconds, status in ((0.2, "success"), (2, "success"), (700, "timeout")):
+        figures.count_created("agent")
+        figures.count_ended("agent", status, seconds)
+    lines = (await http.get("/metrics")).text.splitlines()
+    assert 'treadle_runs_created_total{graph_id="agent"} 3' in lines
+    assert 'treadle_runs_ended_total{graph_id="agent",status="success"} 2' in lines
+    assert 'treadle_runs_ended_total{graph_id="agent",status="timeout"} 1' in lines
+    name = "treadle_run_duration_seconds"
+    assert f'{name}_bucket{{le="0.25",graph_id="agent"}} 1' in lines
+    assert f'{name}_bucket{{le="+Inf",graph_id="agent"}} 3' in lines
+    assert f'{name}_sum{{graph_id="agent"}} 702.2' in lines
 
 
 async def test_metrics_of_an_idle_server(http):

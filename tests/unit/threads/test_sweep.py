@@ -37,8 +37,7 @@ def sweep(database, service, deleted):
         deleted.append(thread_id)
 
     async def sweep(after=LATER, limit=1000):
-        serde = service._saver.serde
-        threads = ThreadSweep(database, serde, limit=limit, deleted=tell)
+        threads = ThreadSweep(database, service._saver, limit=limit, deleted=tell)
         return await threads.sweep(now_us() + after)
 
     return sweep

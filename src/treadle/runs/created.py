@@ -1,0 +1,68 @@
+"""What is known of a run that was accepted, and what may ask for one beside a request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.clock import iso
+from treadle.database import Row, Transaction
+from treadle.serialization import fragment
+from treadle.streaming.log import Reader
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Impulse:
+    """What starts a run where no client asks for it.
+
+    ``configurable`` goes over the run's own. ``claim`` is a part of the transaction that makes the
+    run: what it raises keeps the run from being made, and comes out of ``RunService.create``.
+    """
+
+    configurable: Mapping[str, Any]
+    claim: Callable[[Transaction], Awaitable[None]]
+
+
+def run_json(row: Row) -> Json:
+    """A row of runs as answers show it."""
+    return {
+        "run_id": row["run_id"],
+        "thread_id": row["thread_id"],
+        "assistant_id": row["assistant_id"],
+        "created_at": iso(row["created_at"]),
+        "updated_at": iso(row["updated_at"]),
+        "status": row["status"],
+        "metadata": fragment(row["metadata"]),
+        "kwargs": fragment(row["kwargs"]),
+        "multitask_strategy": row["multitask_strategy"],
+        "langsmith_session_name": None,
+    }
+
+
+class Created:
+    """A run that was accepted, and a reader of its thread's log.
+
+    The reader is from before the run began, but for a run that an earlier request with the same
+    idempotency key made; ``ended`` is the row of such a run that has ended already.
+    """
+
+    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
+                 "thread_id")  # fmt: skip
+
+    def __init__(
+        self,
+        json: Json,
+        stateless: bool,
+        resumable: bool,
+        reader: Reader | None,
+        *,
+        repeated: bool = False,
+        ended: Row | None = None,
+    ) -> None:
+        self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
+        self.repeated, self.ended = repeated, ended
+        self.run_id: str = json["run_id"]
+        self.thread_id: str = json["thread_id"]
