@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +22,7 @@ from treadle.database import Database
 from treadle.database.postgres import PostgresDatabase
 from treadle.database.sqlite import SQLiteDatabase
 
+CLEARED_SECONDS = 10
 OF_NO_THREAD = "SELECT count(*) AS n FROM {} WHERE thread_id NOT IN (SELECT thread_id FROM threads)"
 ORPHANS = {
     **{
@@ -105,10 +108,17 @@ async def database(new_database: Callable[[], Database]) -> AsyncIterator[Databa
 
 @pytest.fixture
 def orphans() -> Callable[[Database], Awaitable[dict[str, int]]]:
-    """``await orphans(database)``: how many rows belong to nothing, by table; {} if all is well."""
+    """``await orphans(database)``: how many rows belong to nothing, by table; {} if all is well.
+
+    What is on its way out gets the time to go.
+    """
 
     async def orphans(database: Database) -> dict[str, int]:
         await database.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLEARED_SECONDS):
+                while await database.read_all("SELECT 1 FROM deleted_threads"):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
         found = {
             name: await database.read_one(sql)
             for name, sql in ORPHANS.items()
