@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from graphlib import TopologicalSorter
 from hashlib import blake2b
 from pathlib import Path
@@ -177,13 +177,13 @@ class Copy:
             self._hear_of_earlier(table, after, hear)
         places = [columns.index(column) for column in table.key]
         try:
-            rows = self._source.stream(f"{sql} ORDER BY {keys}", after)
-            for batch in in_batches(rows):
-                position = json.dumps([batch[-1][place] for place in places])
-                with self._target.transaction():
-                    self._target.insert(table.name, columns, self._fitting(table, batch))
-                    self._note(table.name, position)
-                hear(Step(table.name, len(batch), False))
+            with closing(self._source.stream(f"{sql} ORDER BY {keys}", after)) as rows:
+                for batch in in_batches(rows):
+                    position = json.dumps([batch[-1][place] for place in places])
+                    with self._target.transaction():
+                        self._target.insert(table.name, columns, self._fitting(table, batch))
+                        self._note(table.name, position)
+                    hear(Step(table.name, len(batch), False))
         except ERRORS as error:
             raise StartupError(
                 f"The table {table.name} cannot be copied: {str(error).strip()}"
@@ -301,12 +301,13 @@ def checksum(
 ) -> tuple[int, int]:
     """How many rows a table has, and the sum of their hashes, in which order makes no odds."""
     number, total = 0, 0
-    for row in place.stream(f"SELECT {', '.join(table.columns)} FROM {table.name}"):
-        digest = blake2b(msgspec.msgpack.encode(fit(row)), digest_size=16).digest()
-        total += int.from_bytes(digest, "big")
-        number += 1
-        if number % BATCH_ROWS == 0:
-            hear(BATCH_ROWS)
+    with closing(place.stream(f"SELECT {', '.join(table.columns)} FROM {table.name}")) as rows:
+        for row in rows:
+            digest = blake2b(msgspec.msgpack.encode(fit(row)), digest_size=16).digest()
+            total += int.from_bytes(digest, "big")
+            number += 1
+            if number % BATCH_ROWS == 0:
+                hear(BATCH_ROWS)
     hear(number % BATCH_ROWS)
     return number, total % 2**128
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +65,7 @@ class Maintenance(Protocol):
         """All rows of a query."""
         ...
 
-    def stream(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+    def stream(self, sql: str, values: Values = ()) -> Generator[tuple[Any, ...]]:
         """The rows of a query one by one; they are never all in memory."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -120,7 +120,7 @@ class PostgresMaintenance:
     def ask(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(_own(sql, values), values or None).fetchall()
 
-    def stream(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+    def stream(self, sql: str, values: Values = ()) -> Generator[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
             yield from cursor.stream(_own(sql, values), values or None, binary=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for database_notes.py
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for postgres_server.py
 
 from database_notes import Notes
 
