@@ -37,8 +37,14 @@ NOT_COPIED = {
     "schema_migrations": "each database has its own",
     "workers": "the leases of running servers: those of the copy take their own",
     "thread_labels": "an index of SQLite's, which its triggers fill",
+    "watches": "who reads what at this moment",
+    "live_batches": "events on their way between running servers",
 }
 """The tables that stay behind, and why."""
+
+ONE_SIDED = {"threads.last_event_id"}
+"""Columns that are copied only where both sides have them: PostgreSQL's processes tell each other
+there from where ids go on, which a file's one process knows by itself."""
 
 PROGRESS = "copy_progress"
 BATCH_ROWS = 5000
@@ -255,11 +261,22 @@ def in_order(source: Maintenance, target: Maintenance) -> list[Table]:
     if odd := sorted(here.keys() ^ there.keys()):
         raise StartupError(f"{sides} do not have the same tables: only one has {', '.join(odd)}.")
     for name, table in here.items():
-        _require_alike(table, there[name], sides)
+        here[name] = _common(table, there[name])
+        _require_alike(here[name], _common(there[name], table), sides)
     graph = {
         name: (table.parents | there[name].parents) - {name} for name, table in sorted(here.items())
     }
     return [here[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def _common(table: Table, other: Table) -> Table:
+    """``table`` without the columns that ``other`` may lack, and does."""
+    columns = {
+        column: kind
+        for column, kind in table.columns.items()
+        if column in other.columns or f"{table.name}.{column}" not in ONE_SIDED
+    }
+    return table._replace(columns=columns)
 
 
 def _require_alike(table: Table, other: Table, sides: str) -> None:
