@@ -33,16 +33,11 @@ def upgrade(config_path: Path, database: str | None) -> None:
     settings, folder = where(config_path, database)
     if not settings.is_postgres:
         make_state_folder(settings.database_path(folder))
-    before = list[str]()
-    with contextlib.suppress(StartupError), told(settings, folder) as place:
-        before = maintenance.migrations_done(place)
-    maintenance.upgrade(settings, folder)
-    with told(settings, folder) as place:
-        new = [name for name in maintenance.migrations_done(place) if name not in before]
-        newest = maintenance.newest(place.engine)
-        for name in new:
+    with errors_told():
+        for name in maintenance.upgrade(settings, folder):
             click.echo(f"{name}: done")
-        click.echo(f"{place.shown} is up to date, at {newest}.")
+    with told(settings, folder) as place:
+        click.echo(f"{place.shown} is up to date, at {maintenance.newest(place.engine)}.")
 
 
 @db.command()

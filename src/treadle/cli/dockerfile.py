@@ -51,23 +51,28 @@ def dockerfile(
     config = load_config(config_path)
     image = Image(config, base_image, requirement)
     text = image.dockerfile()
-    for warning in image.warnings:
-        click.echo(f"{click.style('warning', fg='yellow')} {warning}", err=True)
     if save_path == "-":
         click.echo(text, nl=False)
+        tell(image.warnings)
         return
     path = Path(save_path) if save_path else config.folder / "Dockerfile"
     try:
         path.write_text(text, encoding="utf-8")
         ignore = image.context / ".dockerignore"
-        if not ignore.exists():
+        if ignore.exists():
+            image.warn_of_variables(ignore.read_text(encoding="utf-8").split())
+        else:
             ignore.write_text("".join(f"{entry}\n" for entry in image.ignored), encoding="utf-8")
     except OSError as error:
         raise StartupError(f"{error.filename} cannot be written: {error.strerror}.") from None
-    files = " ".join(shlex.quote(os.path.relpath(name)) for name in (path, image.context))
-    click.echo(
-        f"Wrote {os.path.relpath(path)}. Build it with\n  docker build -t my-agent -f {files}"
-    )
+    tell(image.warnings)
+    name, context = (shlex.quote(os.path.relpath(given)) for given in (path, image.context))
+    click.echo(f"Wrote {name}. Build it with\n  docker build -t my-agent -f {name} {context}")
+
+
+def tell(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"{click.style('warning', fg='yellow')} {warning}", err=True)
 
 
 class Dependency(NamedTuple):
@@ -116,6 +121,14 @@ class Image:
     def ignored(self) -> list[str]:
         """What a build leaves out."""
         return IGNORED + ([env] if (env := self._env_file()) else [])
+
+    def warn_of_variables(self, ignored: list[str]) -> None:
+        """A file of variables that a user's own .dockerignore lets in."""
+        env = self._env_file()
+        if env and not {env, f"/{env}", "**/.env*", "**/.env", ".env*"} & {*ignored}:
+            self.warnings.append(
+                f"your .dockerignore does not name {env}: its variables would get into the image."
+            )
 
     # -- what the config says --------------------------------------------------------------
 
@@ -234,7 +247,7 @@ class Image:
         return Path(self._path("dependencies", str(relative)))
 
     def _from(self) -> str:
-        """The folder to build from, seen from the config's."""
+        """The folder to build from, as the config sees it."""
         return os.path.relpath(self.context, self._config.folder.resolve())
 
     # -- the text --------------------------------------------------------------------------
@@ -246,7 +259,7 @@ class Image:
     def _head(self) -> list[str]:
         lines = [
             "# syntax=docker/dockerfile:1",
-            f"# Made by treadle dockerfile {__version__}. Build it from {self._from()}.",
+            f'# Made by treadle dockerfile {__version__}, to be built from "{self._from()}"',
             f"FROM {self._base}",
         ]
         if self._base.endswith("/wolfi-base"):

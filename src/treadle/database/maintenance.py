@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -152,21 +152,33 @@ def pending_names(place: Maintenance, done: list[str]) -> list[str]:
     return [name for name, _ in pending(place.engine, done, place.shown)]
 
 
-def upgrade(settings: Settings, folder: Path) -> None:
-    """Make the tables that are missing. Raises ``StartupError``, also if a server has the file."""
+def upgrade(settings: Settings, folder: Path) -> list[str]:
+    """Make the tables that are missing; the names of the migrations that did.
+
+    Raises ``StartupError``: a server has the file, another program has the tables.
+    """
+    return asyncio.run(_upgrade(settings, folder))
+
+
+async def _upgrade(settings: Settings, folder: Path) -> list[str]:
     from treadle.database.postgres import PostgresDatabase
+    from treadle.database.postgres_link import first_connection
     from treadle.database.sqlite import SQLiteDatabase
 
-    async def open_once() -> None:
-        if settings.is_postgres:
-            uri, wait = str(settings.database_uri), settings.postgres_wait_secs
-            database = PostgresDatabase(uri, wait_seconds=wait)
-        else:
-            database = SQLiteDatabase(settings.database_path(folder))
-        await database.open()
-        await database.close()
+    def done() -> list[str]:
+        with closing(open_maintenance(settings.database_uri, folder)) as place:
+            return migrations_done(place)
 
-    asyncio.run(open_once())
+    if settings.is_postgres:
+        uri, wait = str(settings.database_uri), settings.postgres_wait_secs
+        await (await first_connection(uri, wait)).close()
+        before, database = done(), PostgresDatabase(uri, wait_seconds=wait)
+    else:
+        path = settings.database_path(folder)
+        before, database = done() if path.exists() else [], SQLiteDatabase(path)
+    await database.open()
+    await database.close()
+    return [name for name in done() if name not in before]
 
 
 def newest(engine: str) -> str:
