@@ -246,7 +246,6 @@ def scaling() -> dict[str, Any]:
 
 def test_workers_are_as_many_as_the_queue_asks_for(tmp_path):
     """The query counts what is due and what is executed, not what is for later."""
-    sys.path.insert(0, str(ROOT / "tests"))
     import psycopg
 
     from postgres_server import PREFIX, drop_databases, make_database

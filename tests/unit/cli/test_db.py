@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +12,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for postgres_server.py
 
 from postgres_server import PREFIX, drop_databases, make_database
 from treadle.clock import now_us
