@@ -37,6 +37,7 @@ NOT_COPIED = {
     "schema_migrations": "each database has its own",
     "workers": "the leases of running servers: those of the copy take their own",
     "thread_labels": "an index of SQLite's, which its triggers fill",
+    "store_vectors": "items are searched by meaning once they are put again",
     "watches": "who reads what at this moment",
     "live_batches": "events on their way between running servers",
 }
