@@ -100,6 +100,8 @@ def test_status_names_what_is_pending_and_changes_nothing(treadle, tmp_path):
 
 
 def test_the_database_is_found_as_serve_finds_it(treadle, project, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATABASE_URI", "")  # so that what the config sets goes away at the end
+    monkeypatch.delenv("DATABASE_URI")
     config = project(env={"DATABASE_URI": "sqlite:///of-config.db"})
     assert treadle("db", "upgrade", "--config", config).exit_code == 0
     assert (tmp_path / "of-config.db").exists()
