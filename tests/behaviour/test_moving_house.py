@@ -91,6 +91,8 @@ class Life:
         await http.put("/store/items", json=item)
         assistant = {"graph_id": "steps", "name": "mine", "metadata": {"team": "x"}}
         self.assistant = (await http.post("/assistants", json=assistant)).json()
+        yearly = asking(schedule="0 0 1 1 *", metadata={"team": "x"})
+        assert (await http.post("/runs/crons", json=yearly)).status_code == 200
         once = await http.post("/threads", json={"metadata": {"n": 1}}, headers=IDEMPOTENT)
         self.once = once.json()
         # In flight when the server is killed: one at work, one behind it, one for later.
@@ -121,6 +123,8 @@ class Life:
             f"/assistants/{self.assistant['assistant_id']}",
         ]
         answers = [await http.get(path) for path in paths]
+        answers.append(await http.post("/runs/crons/search", json={}))
+        assert len(answers[-1].json()) == 1
         assert all(answer.status_code == 200 for answer in answers)
         return [answer.json() for answer in answers]
 
