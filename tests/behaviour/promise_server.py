@@ -15,7 +15,7 @@ import httpx
 
 PATIENCE_SECONDS = 30
 OPTIONS = ("--no-reload", "--no-browser", "--port", "0", "--db")
-GRAPHS = ("steps", "talk", "boom", "question", "quits")
+GRAPHS = ("steps", "talk", "boom", "question", "quits", "nested")
 
 
 class Server:
@@ -35,7 +35,9 @@ class Server:
         source = Path(__file__).with_name("promise_graphs.py")
         (folder / "promise_graphs.py").write_text(source.read_text())
         graphs = {name: f"./promise_graphs.py:{name}" for name in GRAPHS}
-        (folder / "langgraph.json").write_text(json.dumps({"graphs": graphs}))
+        webhooks = {"url": {"require_https": False, "disable_loopback": False}}
+        config = {"graphs": graphs, "webhooks": webhooks}
+        (folder / "langgraph.json").write_text(json.dumps(config))
 
     def start(self) -> Server:
         """Start it, and wait until it answers."""

@@ -1,4 +1,4 @@
-"""The command line: ``treadle dev``, ``serve``, ``check``, ``chat`` and ``version``.
+"""The command line: ``treadle dev``, ``serve``, ``check``, ``chat``, ``db`` and others.
 
 Each command has a module, imported when it is called, so that ``treadle --help`` and the
 process that watches for changes stay light.
@@ -22,6 +22,8 @@ COMMANDS = {
     "serve": "Serve the graphs of a project.",
     "check": "Check a project: its config, and that every graph loads.",
     "chat": "Talk to an agent of a running server.",
+    "db": "Look after the database: upgrade, status, vacuum, copy.",
+    "dockerfile": "Write the Dockerfile of a project.",
     "version": "Print the versions of Treadle, langgraph and Python.",
 }
 

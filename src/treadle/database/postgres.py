@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, Operatio
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from treadle.database import NO_PARAMS, Body, Params, Row
-from treadle.database.migrations import migrations
+from treadle.database.migrations import pending
 from treadle.database.postgres_dialect import PostgresDialect
 from treadle.database.postgres_link import Link, connect, conninfo, first_connection, shown
 from treadle.database.postgres_pipeline import Answer, ConnectionLost
@@ -134,18 +134,11 @@ class PostgresDatabase:
             )
             found = await connection.execute("SELECT name FROM schema_migrations")
             done = {row[0] for row in await found.fetchall()}
-            known = migrations("postgres")
-            if unknown := sorted(done - {name for name, _ in known}):
-                raise StartupError(
-                    f"The database at {shown(self._uri)} was made by a newer Treadle (it has"
-                    f" {unknown[-1]}). Update Treadle, or name another database."
+            for name, script in pending("postgres", done, shown(self._uri)):
+                await connection.execute(script.encode())
+                await connection.execute(
+                    "INSERT INTO schema_migrations (name) VALUES (%s)", (name,)
                 )
-            for name, script in known:
-                if name not in done:
-                    await connection.execute(script.encode())
-                    await connection.execute(
-                        "INSERT INTO schema_migrations (name) VALUES (%s)", (name,)
-                    )
 
     # -- reading ---------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 import structlog
 
 from treadle.database import NO_PARAMS, Body, Params, Row
-from treadle.database.migrations import migrations
+from treadle.database.migrations import pending
 from treadle.database.sqlite_dialect import SQLiteDialect, json_contains
 from treadle.database.sqlite_vectors import enable_vectors
 from treadle.errors import StartupError
@@ -58,6 +58,29 @@ def free_database(path: Path) -> Path:
         number += 1
         candidate = path.with_stem(f"{path.stem}-{number}")
     return candidate
+
+
+def take_lock(path: Path) -> int:
+    """Take the lock of the database at ``path``; closing what this returns gives it back.
+
+    It dies with the process. Two writers would not see each other's events. Raises
+    ``DatabaseInUse``.
+    """
+    lock = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o600)
+    if not _locked(lock):
+        holder = os.read(lock, 20).decode() or "another process"
+        os.close(lock)
+        raise DatabaseInUse(
+            f"The database {path} is in use by process {holder}. Stop that server, or"
+            " name another database with --db."
+        )
+    _sign(lock)
+    return lock
+
+
+def _sign(lock: int) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
 def _lock_file(path: Path) -> Path:
@@ -211,22 +234,17 @@ class SQLiteDatabase:
             self._lock = None
 
     def _take_lock(self, take_over: bool) -> int:
-        """A lock that dies with the process: two writers would not see each other's events."""
-        lock = os.open(_lock_file(self.path), os.O_RDWR | os.O_CREAT, 0o600)
-        if not _locked(lock):
+        try:
+            return take_lock(self.path)
+        except DatabaseInUse:
             if not take_over:
-                holder = os.read(lock, 20).decode() or "another process"
-                os.close(lock)
-                raise DatabaseInUse(
-                    f"The database {self.path} is in use by process {holder}. Stop that server, or"
-                    " name another database with --db."
-                )
-            waiting = threading.Thread(
-                target=fcntl.flock, args=(lock, fcntl.LOCK_EX), name="treadle-lock", daemon=True
-            )
-            waiting.start()
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+                raise
+        lock = os.open(_lock_file(self.path), os.O_RDWR)
+        waiting = threading.Thread(
+            target=fcntl.flock, args=(lock, fcntl.LOCK_EX), name="treadle-lock", daemon=True
+        )
+        waiting.start()
+        _sign(lock)
         return lock
 
     def peek(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
@@ -277,18 +295,11 @@ class SQLiteDatabase:
         execute = self._writer.execute
         execute("CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY)")
         done = {row["name"] for row in execute("SELECT name FROM schema_migrations")}
-        known = migrations("sqlite")
-        if unknown := sorted(done - {name for name, _ in known}):
-            raise StartupError(
-                f"The database {self.path} was made by a newer Treadle (it has {unknown[-1]})."
-                " Update Treadle, or name another database with --db."
+        for name, script in pending("sqlite", done, str(self.path)):
+            self._writer.executescript(
+                f"BEGIN IMMEDIATE; {script}"
+                f"; INSERT INTO schema_migrations VALUES ('{name}'); COMMIT;"
             )
-        for name, script in known:
-            if name not in done:
-                self._writer.executescript(
-                    f"BEGIN IMMEDIATE; {script}"
-                    f"; INSERT INTO schema_migrations VALUES ('{name}'); COMMIT;"
-                )
 
     async def _tend_wal(self) -> None:
         """Move the log into the database file, off the event loop, whenever it has grown.

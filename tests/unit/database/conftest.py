@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for database_notes.py
-
 from database_notes import Notes
 
 from treadle.database.sqlite import SQLiteDatabase

@@ -458,7 +458,7 @@ async def test_a_database_of_a_newer_treadle_is_refused_by_name(schema):
 
 async def test_a_migration_that_fails_leaves_nothing(schema, monkeypatch):
     broken = [("0001_good", "CREATE TABLE good (x INT)"), ("0002_bad", "NONSENSE")]
-    monkeypatch.setattr(module, "migrations", lambda engine: broken)
+    monkeypatch.setattr("treadle.database.migrations.migrations", lambda engine: broken)
     with pytest.raises(StartupError, match="NONSENSE"):
         await PostgresDatabase(schema).open()
     with psycopg.connect(schema) as connection:

@@ -397,7 +397,7 @@ async def test_a_migration_that_fails_leaves_no_half(path, monkeypatch):
         ("0001_good", "CREATE TABLE good (x)"),
         ("0002_bad", "CREATE TABLE bad (x); NONSENSE"),
     ]
-    monkeypatch.setattr("treadle.database.sqlite.migrations", lambda engine: broken)
+    monkeypatch.setattr("treadle.database.migrations.migrations", lambda engine: broken)
     with pytest.raises(StartupError, match='near "NONSENSE"'):
         await SQLiteDatabase(path).open()
     with sqlite3.connect(path) as other:
