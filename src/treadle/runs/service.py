@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller, Filter, authorize
@@ -14,6 +14,7 @@ from treadle.errors import Conflict, NotFound
 from treadle.idempotency import IdempotencyKey, made_before
 from treadle.ids import new_id
 from treadle.runs import queries
+from treadle.runs.answering import aimed
 from treadle.runs.merging import (
     check_command,
     check_context,
@@ -25,13 +26,15 @@ from treadle.runs.merging import (
     thread_config,
     unknown_checkpoint,
 )
-from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
+from treadle.runs.models import CancelAction, CommandRun, RunCreate, StatelessRunCreate
 from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
 from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
 from treadle.serialization import dump_text, dumps, fragment, loads
-from treadle.streaming.log import LAST_ID, Entry, Reader
+from treadle.streaming import queries as event_queries
+from treadle.streaming.log import LAST_ID, Entry, EventHub, Reader, ThreadLog
+from treadle.streaming.protocol.envelope import lifecycle
 
 BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
@@ -71,10 +74,11 @@ class Created:
 
     The reader is from before the run began, but for a run that an earlier request with the same
     idempotency key made; ``ended`` is the row of such a run that has ended already.
+    ``seq_before`` is the number of the last event before a command's run and all it brought.
     """
 
-    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
-                 "thread_id")  # fmt: skip
+    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "seq_before",
+                 "stateless", "thread_id")  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +89,9 @@ class Created:
         *,
         repeated: bool = False,
         ended: Row | None = None,
+        seq_before: int = 0,
     ) -> None:
+        self.seq_before = seq_before
         self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
         self.repeated, self.ended = repeated, ended
         self.run_id: str = json["run_id"]
@@ -93,16 +99,33 @@ class Created:
 
 
 class _Displaced:
-    """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
+    """Runs that a newcomer, a cancel or a delete ends: told after the commit.
 
-    def __init__(self) -> None:
+    The logs of their threads are held meanwhile.
+    """
+
+    def __init__(self, events: EventHub, thread_ids: Iterable[str]) -> None:
         self.begun: list[tuple[str, CancelAction]] = []
-        self.pending: list[tuple[str, str, Outcome | None]] = []
+        self.pending: list[tuple[str, str, Outcome]] = []
+        self.ends: list[tuple[str, Entry]] = []
+        self.logs: dict[str, ThreadLog] = {}
+        self._events, self._thread_ids = events, thread_ids
+
+    def __enter__(self) -> Self:
+        for thread_id in self._thread_ids:
+            log = self.logs[thread_id] = self._events.log(thread_id)
+            log.hold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for log in self.logs.values():
+            log.release()
 
     def forget(self) -> None:
         """The transaction begins, perhaps again."""
         self.begun.clear()
         self.pending.clear()
+        self.ends.clear()
 
 
 class RunService:
@@ -142,7 +165,9 @@ class RunService:
         """Accept several runs, all or none."""
         drafts = [await self._draft(caller, thread_id, body) for body in bodies]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
-        displaced = _Displaced()
+        displaced = _Displaced(
+            self._rooms.events, {draft.thread_id for draft in drafts if draft.displaces}
+        )
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
         made: list[Json] = []
 
@@ -158,7 +183,10 @@ class RunService:
 
         try:
             only = _only({draft.thread_id for draft in drafts})
-            before = await self._database.write(insert, only)
+            with displaced:
+                before = await self._database.write(insert, only)
+                if before is None:
+                    self._tell(displaced)
         except BaseException:
             _close(readers)
             raise
@@ -168,11 +196,16 @@ class RunService:
                 await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
-        self._tell(displaced)
         for draft in drafts:
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
         return [
-            Created(json, draft.stateless, bool(given(draft.body.stream_resumable)), reader)
+            Created(
+                json,
+                draft.stateless,
+                bool(given(draft.body.stream_resumable)),
+                reader,
+                seq_before=draft.seq_before,
+            )
             for json, draft, reader in zip(made, drafts, readers, strict=True)
         ]
 
@@ -242,6 +275,11 @@ class RunService:
         )
         return f" AND {condition}", params
 
+    async def last_seq(self, transaction: Transaction, thread_id: str) -> int:
+        """The number of the thread's last event."""
+        row = await transaction.fetch_one(event_queries.LAST_SEQ, {"thread_id": thread_id})
+        return row["last_seq"] if row else 0
+
     async def create_thread(self, transaction: Transaction, thread_id: str, metadata: Json) -> bool:
         return await self._create_thread(transaction, thread_id, metadata)
 
@@ -296,12 +334,29 @@ class RunService:
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
+        await self._end_here(transaction, thread_id, run, displaced)
+
+    async def _end_here(
+        self, transaction: Transaction, thread_id: str, run: Row, displaced: _Displaced
+    ) -> None:
+        """The end of a run that no execution tells of, for the readers of protocol v2."""
+        log = displaced.logs[thread_id]
+        keep: bool = loads(run["kwargs"])["resumable"]
+        if keep or log.numbered_watched:
+            end = lifecycle("interrupted", run["graph_id"])
+            entry = log.entry(
+                run["run_id"], end.kind, end.name, end.data, numbered=True, label=end.label
+            )
+            await self._rooms.events.keep_in(transaction, thread_id, [entry], keep=keep)
+            displaced.ends.append((thread_id, entry))
 
     def _tell(self, displaced: _Displaced) -> None:
+        """Tell of what was displaced, now that it is durable."""
+        for thread_id, entry in displaced.ends:
+            displaced.logs[thread_id].publish(entry, last=True)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
-            if (log := self._rooms.events.current(thread_id)) is not None:
-                log.append(run_id, END, "", b"", last=True, payload=outcome)
+            displaced.logs[thread_id].append(run_id, END, "", b"", last=True, payload=outcome)
         for run_id, action in displaced.begun:
             execution = self._worker.execution(run_id)
             if execution is not None:
@@ -325,6 +380,45 @@ class RunService:
         sql = queries.THREAD_EXISTS + condition
         if await self._database.read_one(sql, {"thread_id": thread_id, **params}) is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
+
+    async def may_watch(
+        self, caller: Caller, thread_id: str
+    ) -> Callable[[], Awaitable[bool]] | None:
+        """Make sure that the caller may see the thread, which need not be there yet.
+
+        Then the answer says, once it is there, whether they may; None if they may see any.
+        Raises ``NotFound``.
+        """
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        if visible is None:
+            return None
+        condition, params = self._visible(visible)
+        params["thread_id"] = thread_id
+
+        async def may_see() -> bool:
+            row = await self._database.read_one(queries.THREAD_EXISTS + condition, params)
+            return row is not None
+
+        if await may_see():
+            return None
+        if await self._database.read_one(queries.THREAD_EXISTS, params) is not None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        return may_see
+
+    async def assistant_of(self, caller: Caller, thread_id: str) -> str | None:
+        """The assistant of the thread's last run; None if there is none, or no such thread."""
+        return (await self._thread_metadata(caller, thread_id)).get("assistant_id")
+
+    async def graph_of(self, caller: Caller, thread_id: str) -> str | None:
+        """The graph of the thread's last run; None if there is none, or no such thread."""
+        return (await self._thread_metadata(caller, thread_id)).get("graph_id")
+
+    async def _thread_metadata(self, caller: Caller, thread_id: str) -> Json:
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        condition, params = self._visible(visible)
+        sql = queries.THREAD_FOR_RUN + condition
+        row = await self._database.read_one(sql, {"thread_id": thread_id, **params})
+        return {} if row is None else loads(row["metadata"])
 
     async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
         """A run. Raises ``NotFound``."""
@@ -448,7 +542,7 @@ class RunService:
         only: tuple[str, ...] = ("pending", "running"),
     ) -> int:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
-        displaced = _Displaced()
+        displaced = _Displaced(self._rooms.events, {thread_id for thread_id, _ in places})
 
         async def end(transaction: Transaction) -> int:
             displaced.forget()
@@ -472,8 +566,9 @@ class RunService:
                 )
             return found or -ended
 
-        found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
-        self._tell(displaced)
+        with displaced:
+            found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
+            self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
 
@@ -481,6 +576,7 @@ class RunService:
         """Remove a run, its checkpoints and events; one in flight is stopped first."""
         await self.check_thread(caller, thread_id, "update")
         now = now_us()
+        displaced = _Displaced(self._rooms.events, [thread_id])
 
         async def remove(transaction: Transaction) -> None:
             params = {"thread_id": thread_id, "run_id": run_id}
@@ -492,9 +588,13 @@ class RunService:
                 await self._rooms.delete_temporary(transaction, thread_id, run_id)
             else:
                 await self._rooms.delete_run(transaction, thread_id, run_id)
+                if run["status"] in ("pending", "running"):
+                    await self._end_here(transaction, thread_id, run, displaced)
             await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
 
-        await self._database.write(remove, thread_id)
+        with displaced:
+            await self._database.write(remove, thread_id)
+            self._tell(displaced)
         execution = self._worker.execution(run_id)
         if execution is not None:
             execution.stop("delete")
@@ -530,6 +630,8 @@ class _Draft:
         delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
         self.delayed = delay_us > 0
         self.due_us = self.now + delay_us
+        self.seq_before = 0
+        self.displaces = given(body.multitask_strategy) in ("interrupt", "rollback")
 
     async def insert(
         self,
@@ -544,12 +646,16 @@ class _Draft:
         names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
         strategy = given(body.multitask_strategy) or "enqueue"
         row = await self._thread(transaction, service, names)
+        if isinstance(body, CommandRun):
+            body = await aimed(transaction, body, row)
+            self.seq_before = await service.last_seq(transaction, thread_id)
         if row is None:
             metadata = run_metadata(body, assistant, names)
             thread_metadata = {**(given(body.metadata) or {}), **names}
             config_before: Json = {}
         else:
-            thread_metadata = {**loads(row["metadata"]), **names}
+            given_metadata = given(body.metadata) if isinstance(body, CommandRun) else None
+            thread_metadata = {**loads(row["metadata"]), **(given_metadata or {}), **names}
             config_before = loads(row["config"])
             metadata = run_metadata(body, assistant, thread_metadata)
             await service.make_room(transaction, thread_id, strategy, displaced)
