@@ -4,16 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
-AREAS := smoke threads runs streaming assistants store crons
+AREAS := smoke threads runs streaming protocol_v2 assistants store crons system
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
 
-.PHONY: dev test unit simulation fuzz chaos conformance lint types format clean
+.PHONY: dev test unit simulation fuzz chaos conformance javascript lint types format clean
 
 dev: $(READY)
 	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
 
-test: unit simulation fuzz chaos
+test: unit simulation fuzz chaos javascript
 	$(MAKE) conformance DATABASE=sqlite
 	$(MAKE) conformance DATABASE=postgres
 
@@ -44,6 +44,10 @@ conformance: $(READY)
 	  sed -n 's/^[^#[:space:]].*/--deselect=&/p' $$known > "$$tmp/known"; \
 	TMPDIR=$$tmp $(BIN)/pytest -c tests/conformance/pytest.ini $(AREAS:%=tests/conformance/%) \
 	  --server-cmd "$(SERVER)" "@$$tmp/known" $(PYTEST_ARGS)
+
+# The public JavaScript SDK, and a page with useStream in a DOM; skipped where there is no node.
+javascript: $(READY)
+	$(BIN)/pytest tests/javascript
 
 lint: $(READY)
 	$(BIN)/ruff check .

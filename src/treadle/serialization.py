@@ -38,10 +38,19 @@ _NUL = re.compile(rb"((?:^|[^\\])(?:\\\\)*)\\u0000")
 
 def dumps(value: Any) -> bytes:
     """``value`` as compact JSON, UTF-8. It never fails."""
+    return _dumps(value, _default)
+
+
+def dumps_brief(value: Any) -> bytes:
+    """Like ``dumps``, but of a message only what is set: type, content, id, then the rest."""
+    return _dumps(value, _brief_default)
+
+
+def _dumps(value: Any, default: Callable[[Any], Any]) -> bytes:
     try:
-        data = orjson.dumps(value, _default, _PLAIN)
+        data = orjson.dumps(value, default, _PLAIN)
     except (TypeError, RecursionError):
-        data = _dumps_slowly(value)
+        data = _dumps_slowly(value, default)
     return _without_nul(data) if b"\\u0000" in data else data
 
 
@@ -96,6 +105,10 @@ def _default(value: Any) -> Any:
         return _text(value)
 
 
+def _brief_default(value: Any) -> Any:
+    return _brief_message(value) if isinstance(value, BaseMessage) else _default(value)
+
+
 @lru_cache(maxsize=2048)
 def _converter(kind: type) -> Callable[[Any], Any]:
     """How values of a class are brought nearer to JSON."""
@@ -134,6 +147,23 @@ def _model(value: BaseModel) -> Any:
 def _message(value: BaseMessage) -> dict[str, Any]:
     extra = value.__pydantic_extra__
     return {**vars(value), **extra} if extra else vars(value)
+
+
+def _brief_message(value: BaseMessage) -> Any:
+    """What is set in a message: no nulls, no empty lists, objects or flags beside its content."""
+    long = _default(value)
+    if not isinstance(long, dict):
+        return long
+    fields = cast("dict[str, Any]", long)
+    brief = {"type": fields.get("type"), "content": fields.get("content"), "id": fields.get("id")}
+    if brief["id"] is None:
+        del brief["id"]
+    for key, field in fields.items():
+        if key not in brief and field is not None and field is not False:
+            if isinstance(field, list | dict) and not field:
+                continue
+            brief[key] = field
+    return brief
 
 
 def _is_plain_message(kind: type[BaseModel]) -> bool:
@@ -175,17 +205,17 @@ def _text(value: object) -> str:
 # What orjson refuses -----------------------------------------------------------------------------
 
 
-def _dumps_slowly(value: Any) -> bytes:
+def _dumps_slowly(value: Any, default: Callable[[Any], Any]) -> bytes:
     """JSON of what orjson refuses: odd keys, huge integers, surrogates, odd zones, cycles."""
     try:
-        return orjson.dumps(value, _default, _ANY_KEYS)
+        return orjson.dumps(value, default, _ANY_KEYS)
     except (TypeError, RecursionError):
-        plain = _simplify(value, frozenset())
+        plain = _simplify(value, default, frozenset())
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 
 
-def _simplify(value: Any, above: frozenset[int]) -> Any:
+def _simplify(value: Any, default: Callable[[Any], Any], above: frozenset[int]) -> Any:
     """``value`` in terms of what the ``json`` module writes.
 
     ``above`` has the ids of the values that this one is in: a cycle ends where it closes.
@@ -193,7 +223,7 @@ def _simplify(value: Any, above: frozenset[int]) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return _simplify(value.value, above)
+        return _simplify(value.value, default, above)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
@@ -205,15 +235,15 @@ def _simplify(value: Any, above: frozenset[int]) -> Any:
     above |= {id(value)}
     if isinstance(value, dict):
         items = cast("dict[Any, Any]", value).items()
-        return {_key(k): _simplify(v, above) for k, v in items}
+        return {_key(k): _simplify(v, default, above) for k, v in items}
     if isinstance(value, list):
-        return [_simplify(v, above) for v in cast("list[Any]", value)]
+        return [_simplify(v, default, above) for v in cast("list[Any]", value)]
     if isinstance(value, orjson.Fragment):
         return loads(orjson.dumps(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
-        return _simplify(fields, above)
-    return _simplify(_default(value), above)
+        return _simplify(fields, default, above)
+    return _simplify(default(value), default, above)
 
 
 def _key(key: Any) -> str:

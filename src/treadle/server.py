@@ -51,6 +51,10 @@ from treadle.store.embedding import open_embedder
 from treadle.store.routes import routes as store_routes
 from treadle.store.service import StoreService
 from treadle.streaming.log import EventHub
+from treadle.streaming.protocol.commands import Commands
+from treadle.streaming.protocol.routes import protocol_routes
+from treadle.streaming.protocol.run_commands import RunCommands
+from treadle.streaming.protocol.state_commands import StateCommands
 from treadle.streaming.retention import Retention
 from treadle.sweeping import Sweep, Sweeper
 from treadle.system.models import WorkerFigures
@@ -130,11 +134,16 @@ class Server:
             crons = CronService(
                 database, assistants, check_webhook=webhooks.check, changed=ticker.wake
             )
+            commands = Commands(
+                RunCommands(runs, events), StateCommands(runs, threads.states, registry)
+            )
+            protocol_endpoints, sockets = protocol_routes(runs, events, commands)
             metrics = RequestMetrics()
             endpoints = [
                 *thread_routes(threads),
                 *run_routes(runs),
                 *stream_routes(runs, events),
+                *protocol_endpoints,
                 *assistant_routes(assistants),
                 *cron_routes(crons),
                 *store_routes(StoreService(store)),
@@ -148,6 +157,7 @@ class Server:
             endpoints += system_routes(system, endpoints)
             app = Application(
                 endpoints,
+                sockets=sockets,
                 metrics=metrics,
                 cors=CorsSettings(allow_origins=settings.cors_allow_origins),
                 mount_prefix=settings.mount_prefix,
@@ -168,6 +178,10 @@ class Server:
                 watch.start()
                 stack.callback(watch.stop)
             yield app
+
+    @property
+    def max_body_bytes(self) -> int:
+        return self._settings.max_body_bytes
 
     def _lost(self) -> None:
         """Another process has taken over the database: this one must not touch it any more."""
@@ -335,6 +349,8 @@ async def _serve(server: Server, sock: socket.socket, on_ready: Callable[[], Non
         http = uvicorn.Config(
             app,
             http=HttpProtocol,
+            ws="websockets-sansio",
+            ws_max_size=server.max_body_bytes,
             log_config=None,
             access_log=False,
             server_header=False,

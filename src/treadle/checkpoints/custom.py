@@ -176,12 +176,20 @@ class CustomRunSaver(CustomSaver):
         self.database, self.serde = saver.database, saver.serde
         self.thread_id = thread_id
         self.last_metadata: CheckpointMetadata | None = None
+        self.last_checkpoint_id: str | None = None
         self._inner, self._loop = saver._inner, saver._loop
         self._check = check
 
     @property
     def channel_values(self) -> dict[str, Any]:
         raise RuntimeError("only the user's saver knows the values")
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found = await super().aget_tuple(config)
+        is_latest = "checkpoint_id" not in config.get("configurable", {})
+        if found is not None and is_latest and address(config) == (self.thread_id, ""):
+            self.last_checkpoint_id = found.checkpoint["id"]
+        return found
 
     @on_its_loop
     async def aput(
@@ -194,6 +202,7 @@ class CustomRunSaver(CustomSaver):
         await self._check()
         if address(config) == (self.thread_id, ""):
             self.last_metadata = metadata.copy()
+            self.last_checkpoint_id = checkpoint["id"]
         return await self._inner.aput(config, checkpoint, metadata, new_versions)
 
     @on_its_loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -17,13 +18,15 @@ from treadle.errors import RequestError, StartupError
 from treadle.http.body import ClientGone, read_body
 from treadle.http.compression import COMPRESS_FROM_BYTES, compressed
 from treadle.http.cors import Cors, CorsSettings
-from treadle.http.endpoint import Endpoint, Handler
+from treadle.http.endpoint import Endpoint, Handler, SocketEndpoint
 from treadle.http.metrics import RequestMetrics
 from treadle.http.request import Request
-from treadle.http.response import Body, Receive, Response, Send, json_response
+from treadle.http.response import JSON_TYPE, Body, Receive, Response, Send, json_response
 from treadle.http.routing import Router
+from treadle.http.socket import WebSocket
 from treadle.http.validation import body_decoder
 from treadle.ids import new_id
+from treadle.serialization import dumps
 
 if TYPE_CHECKING:
     from treadle.http.custom_app import CustomApp
@@ -45,6 +48,8 @@ class _Bound:
     def __init__(self, endpoint: Endpoint) -> None:
         self.handler: Handler = endpoint.handler
         self.decode = None if endpoint.body is None else body_decoder(endpoint.body)
+        if endpoint.raw_body:
+            self.decode = bytes
         self.optional_body = endpoint.optional_body
         self.public = endpoint.public
         self.counted = endpoint.counted
@@ -73,7 +78,7 @@ class _Exchange:
 
 
 class Application:
-    """Serves ``endpoints`` over ASGI.
+    """Serves ``endpoints`` over ASGI, and ``sockets`` to clients that upgrade.
 
     ``lifespan`` is entered before the first request and left after the last one.
     ``authenticate`` gets the ASGI scope and says who calls, or raises a ``RequestError``;
@@ -88,6 +93,7 @@ class Application:
         self,
         endpoints: Iterable[Endpoint],
         *,
+        sockets: Iterable[SocketEndpoint] = (),
         lifespan: Lifespan | None = None,
         authenticate: Authenticate | None = None,
         metrics: RequestMetrics | None = None,
@@ -102,6 +108,9 @@ class Application:
             self._router.add(endpoint.method, endpoint.path, bound)
             if endpoint.method == "GET" and not endpoint.stream:
                 self._router.add("HEAD", endpoint.path, bound)
+        self._sockets: Router[SocketEndpoint] = Router()
+        for socket in sockets:
+            self._sockets.add("GET", socket.path, socket)
         self._lifespan = lifespan
         self._authenticate = authenticate
         self._metrics = metrics or RequestMetrics()
@@ -120,7 +129,7 @@ class Application:
         elif self._custom is not None and self._custom.template(scope) is not None:
             await self._custom.app(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1000})
+            await self._connect(scope, receive, send)
 
     # -- one request ------------------------------------------------------------------------
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -213,6 +222,49 @@ class Application:
         if not exchange.status:
             await json_response({"detail": text}, status).send(receive, exchange.send)
 
+    # -- WebSockets -------------------------------------------------------------------------
+    async def _connect(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Let a WebSocket in, past the same gate as any request, and serve it."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given_id = headers.get(b"x-request-id")
+        request_id = given_id.decode("latin-1") if given_id else new_id()
+        found = self._sockets.find("GET", self._path(scope["path"]))
+        if found is None or not self._cors.admits(headers.get(b"origin")):
+            await send({"type": "websocket.close", "code": 1000})  # before accepting: a 403
+            return
+        endpoint, route, values = found
+        scope["path_params"] = dict(zip(route.names, values, strict=True))
+        await receive()  # the wish to connect
+        try:
+            caller = await self._authenticate(scope) if self._authenticate else ANYONE
+        except RequestError as error:
+            await self._refuse_socket(scope, send, error)
+            return
+        await send(
+            {"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]}
+        )
+        socket = WebSocket(receive, send)
+        try:
+            await endpoint.handler(Request(scope, receive, caller, request_id), socket)
+        except ClientGone:
+            return
+        except RequestError as error:
+            await _close(socket, 4000 + error.status, str(error))
+        except Exception:
+            path = _shown_path(scope)
+            self._log.exception("unhandled error", path=path, request_id=request_id)
+            await _close(socket, 1011, f"Internal error, request {request_id}")
+
+    async def _refuse_socket(self, scope: Any, send: Send, error: RequestError) -> None:
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        body = dumps({"detail": str(error)})
+        start = {"type": "websocket.http.response.start", "status": error.status,
+                 "headers": [JSON_TYPE]}  # fmt: skip
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": body})
+
     # -- paths ------------------------------------------------------------------------------
     def _path(self, path: str) -> str:
         """The path below the prefix, slashes collapsed; empty if it is not below it."""
@@ -269,3 +321,9 @@ def _shown_path(scope: Any) -> str:
     """The path as it was sent: what is percent-encoded cannot break a line of the log."""
     raw: bytes | None = scope.get("raw_path")
     return raw.decode("latin-1") if raw else repr(scope["path"])
+
+
+async def _close(socket: WebSocket, code: int, text: str) -> None:
+    """Close with a reason, of which a frame holds 123 bytes."""
+    with contextlib.suppress(ClientGone):
+        await socket.close(code, text.encode()[:120].decode(errors="ignore"))

@@ -58,6 +58,10 @@ class Cors:
             return [(b"access-control-allow-origin", origin), *self._common]
         return []
 
+    def admits(self, origin: bytes | None) -> bool:
+        """Whether a page of ``origin`` may open a WebSocket: browsers leave that to the server."""
+        return origin is None or self._any_origin or self._allows(origin)
+
     def preflight(self, headers: Mapping[bytes, bytes]) -> Body:
         """The answer to OPTIONS with ``access-control-request-method``."""
         origin = headers[b"origin"]

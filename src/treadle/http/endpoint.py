@@ -10,6 +10,7 @@ import msgspec
 
 from treadle.http.request import Request
 from treadle.http.response import Response
+from treadle.http.socket import WebSocket
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -23,7 +24,8 @@ class Endpoint:
     successful answer's JSON (None: no body); ``stream`` marks server-sent events. With
     ``optional_body`` an empty request body counts as ``{}``. ``public`` ones are served
     without authentication, and ``counted=False`` keeps probes out of metrics and logs.
-    ``media_type`` is that of a successful answer which is neither JSON nor a stream.
+    ``media_type`` is that of a successful answer which is neither JSON nor a stream. With
+    ``raw_body`` the handler gets the body as bytes, and ``body`` only documents it.
     """
 
     method: str
@@ -37,10 +39,22 @@ class Endpoint:
     status: int = 200
     stream: bool = False
     optional_body: bool = False
+    raw_body: bool = False
     public: bool = False
     counted: bool = True
     media_type: str = "application/json"
     errors: tuple[int, ...] = field(default=(404, 409, 422))
 
 
-__all__ = ["Endpoint", "Handler", "Request"]
+@dataclass(frozen=True)
+class SocketEndpoint:
+    """Where WebSockets may connect: ``handler(request, socket)`` gets one that is accepted.
+
+    A ``RequestError`` of its closes the socket with 4000 and the error's status.
+    """
+
+    path: str
+    handler: Callable[[Request, WebSocket], Awaitable[None]]
+
+
+__all__ = ["Endpoint", "Handler", "Request", "SocketEndpoint"]

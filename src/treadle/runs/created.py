@@ -47,10 +47,11 @@ class Created:
 
     The reader is from before the run began, but for a run that an earlier request with the same
     idempotency key made; ``ended`` is the row of such a run that has ended already.
+    ``seq_before`` is the number of the last event before a command's run and all it brought.
     """
 
-    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "stateless",
-                 "thread_id")  # fmt: skip
+    __slots__ = ("ended", "json", "reader", "repeated", "resumable", "run_id", "seq_before",
+                 "stateless", "thread_id")  # fmt: skip
 
     def __init__(
         self,
@@ -61,7 +62,9 @@ class Created:
         *,
         repeated: bool = False,
         ended: Row | None = None,
+        seq_before: int = 0,
     ) -> None:
+        self.seq_before = seq_before
         self.json, self.stateless, self.resumable, self.reader = json, stateless, resumable, reader
         self.repeated, self.ended = repeated, ended
         self.run_id: str = json["run_id"]

@@ -11,7 +11,9 @@ from treadle.database import Row, Transaction
 from treadle.errors import NotFound
 from treadle.ids import new_id
 from treadle.runs import queries
+from treadle.runs.answering import aimed
 from treadle.runs.created import Impulse, run_json
+from treadle.runs.displaced import Displaced
 from treadle.runs.merging import (
     given,
     run_kwargs,
@@ -20,8 +22,7 @@ from treadle.runs.merging import (
     thread_config,
     unknown_checkpoint,
 )
-from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
-from treadle.runs.outcome import Outcome
+from treadle.runs.models import CommandRun, RunCreate, StatelessRunCreate
 from treadle.serialization import dump_text, loads
 
 if TYPE_CHECKING:
@@ -29,21 +30,6 @@ if TYPE_CHECKING:
 
 NO_THREAD_OR_ASSISTANT = "Thread or assistant not found."
 Json = dict[str, Any]
-
-
-class Displaced:
-    """Runs that a newcomer, a cancel or a delete ends: told after the commit."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, CancelAction]] = []
-        self.pending: list[tuple[str, str, Outcome | None]] = []
-        self.deleted: list[str] = []
-
-    def forget(self) -> None:
-        """The transaction begins, perhaps again."""
-        self.begun.clear()
-        self.pending.clear()
-        self.deleted.clear()
 
 
 class Draft:
@@ -66,6 +52,8 @@ class Draft:
         delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
         self.delayed = delay_us > 0
         self.due_us = self.now + delay_us
+        self.seq_before = 0
+        self.displaces = given(body.multitask_strategy) in ("interrupt", "rollback")
 
     async def insert(
         self,
@@ -80,12 +68,16 @@ class Draft:
         names = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
         strategy = given(body.multitask_strategy) or "enqueue"
         row = await self._thread(transaction, service, names)
+        if isinstance(body, CommandRun):
+            body = await aimed(transaction, body, row)
+            self.seq_before = await service.last_seq(transaction, thread_id)
         if row is None:
             metadata = run_metadata(body, assistant, names)
             thread_metadata = {**(given(body.metadata) or {}), **names}
             config_before: Json = {}
         else:
-            thread_metadata = {**loads(row["metadata"]), **names}
+            given_metadata = given(body.metadata) if isinstance(body, CommandRun) else None
+            thread_metadata = {**loads(row["metadata"]), **(given_metadata or {}), **names}
             config_before = loads(row["config"])
             metadata = run_metadata(body, assistant, thread_metadata)
             await service.make_room(transaction, thread_id, strategy, displaced)

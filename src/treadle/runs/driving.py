@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from langchain_core._api import suppress_langchain_beta_warning
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.constants import END, START
 from langgraph.errors import GraphDrained
@@ -26,6 +27,9 @@ from treadle.runs.merging import graph_command
 from treadle.runs.summary import Summary, summary_of
 from treadle.serialization import dump_text, dumps, loads
 from treadle.streaming.modes import Encoder, graph_modes
+from treadle.streaming.protocol.envelope import Emission
+from treadle.streaming.protocol.plain import PlainRecorder
+from treadle.streaming.protocol.recording import Recorder, interrupt_emission
 from treadle.threads.snapshots import thread_values
 
 if TYPE_CHECKING:
@@ -34,6 +38,15 @@ if TYPE_CHECKING:
 INTERRUPT = "__interrupt__"
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 """The task under which langgraph keeps what a command wrote."""
+
+
+MAY_ANSWER = "__input_may_answer__"
+"""A key in the configurable of runs that commands start on busy threads."""
+
+
+def is_command(kwargs: dict[str, Any]) -> bool:
+    """Whether a run was started by a command of protocol v2."""
+    return "lifecycle" in kwargs["stream_mode"]  # a mode that requests cannot name
 
 
 class RunMoved(TreadleError):
@@ -56,8 +69,8 @@ class Claim:
     """
 
     __slots__ = (
-        "attempt", "graph_id", "kwargs", "resumable", "row", "run_id", "temporary", "thread_id",
-        "tries",
+        "attempt", "graph_id", "is_command", "kwargs", "resumable", "row", "run_id", "temporary",
+        "thread_id", "tries",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
@@ -70,12 +83,14 @@ class Claim:
         self.temporary = bool(row["temporary"])
         self.kwargs: dict[str, Any] = loads(row["kwargs"])
         self.resumable: bool = self.kwargs["resumable"]
+        self.is_command = is_command(self.kwargs)
 
 
 class Drive:
     """One drive of a graph. ``run`` it once; then it tells how it went.
 
-    ``emit(name, data)`` gets each event; ``watched()`` says whether anybody reads them.
+    ``emit`` gets each event; ``watched()`` says whether anybody reads them, ``told()`` whether
+    those of protocol v2 are wanted.
     ``stopped`` is how the run was ended from outside, set before its task is cancelled: see
     ``Execution.stop``. ``failure`` is what the graph failed with. ``summary`` is what it leaves
     on its thread; None leaves the thread as it was. ``untouched``: the run was refused before
@@ -86,8 +101,9 @@ class Drive:
         self,
         claim: Claim,
         rooms: Rooms,
-        emit: Callable[[str, bytes], None],
+        emit: Callable[[Emission], None],
         watched: Callable[[], bool],
+        told: Callable[[], bool],
     ) -> None:
         self.claim = claim
         self.stopped: str | None = None
@@ -96,9 +112,10 @@ class Drive:
         self.summary: Summary | None = None
         self.control = RunControl()
         self.task: asyncio.Task[Any] | None = None
-        self._rooms, self._emit, self._watched = rooms, emit, watched
+        self._rooms, self._emit, self._watched, self._told = rooms, emit, watched, told
         self._modes: list[str] = claim.kwargs["stream_mode"]
-        self._encoder = Encoder(self._modes)
+        self._plain = PlainRecorder(Encoder(self._modes), frozenset(self._modes))
+        self._recorder = Recorder(emit, self._start_checkpoint)
         self._always_encode = claim.resumable or "messages" in self._modes
         self._graph: Graph | None = None
         self._saver: RunSaver | CustomRunSaver | None = None
@@ -194,24 +211,27 @@ class Drive:
     # -- streaming -------------------------------------------------------------------------
 
     async def _stream(self, graph: Graph, config: dict[str, Any]) -> None:
-        modes = {*graph_modes(self._modes), "values", "updates"}
-        subgraphs: bool = self.claim.kwargs["subgraphs"]
+        kwargs = self.claim.kwargs
         options: dict[str, Any] = {
-            "context": context_for(graph, self.claim.kwargs["context"], config["configurable"]),
-            "stream_mode": sorted(modes),
-            "subgraphs": subgraphs,
+            "context": context_for(graph, kwargs["context"], config["configurable"]),
             "output_keys": graph.output_channels,
             "control": self.control,
-            "interrupt_before": self.claim.kwargs["interrupt_before"],
-            "interrupt_after": self.claim.kwargs["interrupt_after"],
+            "interrupt_before": kwargs["interrupt_before"],
+            "interrupt_after": kwargs["interrupt_after"],
         }
         if self._saver is not None:
-            options["durability"] = self.claim.kwargs["durability"]
+            options["durability"] = kwargs["durability"]
         last = await self._own_checkpoint()
         if last is not None and await self._is_at_breakpoint(graph, last):
             self._paused = True
             return
         graph_input = await self._input(graph, config, last)
+        if self.claim.is_command:
+            await self._record(graph, graph_input, config, options)
+            return
+        subgraphs: bool = kwargs["subgraphs"]
+        options["stream_mode"] = sorted({*graph_modes(self._modes), "values", "updates"})
+        options["subgraphs"] = subgraphs
         parts = (
             self._events(graph, graph_input, config, options)
             if "events" in self._modes
@@ -224,9 +244,49 @@ class Drive:
                     self._see_values(payload)
                 elif mode == "updates" and INTERRUPT in payload:
                     self._paused = True
-            if self._always_encode or self._watched():
-                for name, data in self._encoder.encode(namespace, mode, payload):
-                    self._emit(name, data)
+            told = self._told()
+            if told or self._always_encode or self._watched():
+                for emission in self._plain.events(namespace, mode, payload, told=told):
+                    self._emit(emission)
+
+    async def _record(
+        self, graph: Graph, graph_input: Any, config: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        """Drive a command's run, with langgraph's own event stream."""
+        recorder = self._recorder
+        with suppress_langchain_beta_warning():
+            events = await graph.astream_events(
+                graph_input,
+                cast("Any", config),
+                version="v3",
+                transformers=[recorder.tap],
+                **options,
+            )
+        recorder.tasks = "tasks" in events.extensions
+        try:
+            async for event in events:
+                if event["method"] == "values" and not event["params"]["namespace"]:
+                    self._output = event["params"]["data"]
+                    if asked := event["params"].get("interrupts"):
+                        self._asked += asked
+                        self._paused = True
+                recorder.see(event)
+        finally:
+            recorder.finish()
+
+    def _start_checkpoint(self) -> str | None:
+        """The id of the checkpoint that the run began from."""
+        named = self.claim.kwargs["config"]["configurable"].get("checkpoint_id")
+        return named or (None if self._saver is None else self._saver.last_checkpoint_id)
+
+    def requests(self) -> Iterator[Emission]:
+        """The requests for answers that protocol v2 has not told of yet."""
+        for namespace, interrupt in self._plain.asked.values():
+            yield interrupt_emission(namespace, interrupt)
+
+    def children_left(self, event: str, error: str | None) -> Iterator[Emission]:
+        """The ends of subgraphs that the run left behind."""
+        return self._recorder.children_left(event, error)
 
     def _see_values(self, payload: Any) -> None:
         """Keep the output so far. The questions of one step come one by one."""
@@ -248,7 +308,7 @@ class Drive:
             shown = dict(event)
             if event["event"] == "on_chain_start" and event["run_id"] == self.claim.run_id:
                 shown["data"] = {**event["data"], "input": self.claim.kwargs["input"]}
-            self._emit("events", dumps(shown))
+            self._emit(Emission("events", dumps(shown)))
 
     # -- what a graph is given -------------------------------------------------------------
 
@@ -343,6 +403,8 @@ class Drive:
                 config["configurable"].pop(key, None)
             return None
         command: dict[str, Any] | None = self.claim.kwargs["command"]
+        if not command and await self._answers():
+            command = {"resume": self.claim.kwargs["input"]}
         if not command:
             return self.claim.kwargs["input"]
         if self._saver is None:
@@ -350,6 +412,15 @@ class Drive:
                 raise ValueError("command.resume: a stateless run has nothing to resume")
             return graph_command(command)
         return await self._checked_command(graph, config, command)
+
+    async def _answers(self) -> bool:
+        """Whether the input is the answer to what the runs before this one have asked."""
+        if MAY_ANSWER not in self.claim.kwargs["config"]["configurable"]:
+            return False
+        row = await self._rooms.database.read_one(
+            queries.THREAD_OUTCOME, {"thread_id": self.claim.thread_id}
+        )
+        return bool(row and loads(row["interrupts"] or "{}"))
 
     async def _checked_command(
         self, graph: Graph, config: dict[str, Any], command: dict[str, Any]

@@ -18,7 +18,9 @@ from treadle.runs.driving import Claim, Drive
 from treadle.runs.loops import LoopPool
 from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, Outcome
 from treadle.serialization import dump_text, dumps, error_object
+from treadle.streaming import queries as event_queries
 from treadle.streaming.log import Entry
+from treadle.streaming.protocol.envelope import Emission, lifecycle
 
 if TYPE_CHECKING:
     from treadle.runs.rooms import Rooms
@@ -42,7 +44,10 @@ class Execution:
         self.thread_waits = False
         self._rooms = rooms
         self._log = rooms.events.log(self.claim.thread_id)
-        self._drive = Drive(self.claim, rooms, self._emit, lambda: self._log.watched > 0)
+        self._drive = Drive(
+            self.claim, rooms, self._emit, lambda: self._log.watched > 0, self._is_told
+        )
+        self._announced = False
         self._drive.stopped = row["stop"]
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -134,7 +139,9 @@ class Execution:
             self._rooms.settings.bg_job_timeout_secs, self.stop, "timeout"
         )
         try:
-            self._append("metadata", dumps({"run_id": claim.run_id, "attempt": claim.tries}))
+            begun = dumps({"run_id": claim.run_id, "attempt": claim.tries})
+            self._append(Emission("metadata", begun))
+            await self._announce_if_wanted()
             if self._rooms.loops is None:
                 await self._drive.run()
             else:
@@ -155,19 +162,78 @@ class Execution:
             self._left_behind = driven
             self._drive.abandon(error)
 
-    def _emit(self, name: str, data: bytes) -> None:
+    def _emit(self, emission: Emission) -> None:
         """An event of the graph, from whichever loop it is driven on."""
         if self._rooms.loops is None:
-            self._append(name, data)
+            self._append(emission)
         else:
-            self._loop.call_soon_threadsafe(self._append, name, data)
+            self._loop.call_soon_threadsafe(self._append, emission)
 
-    def _append(self, name: str, data: bytes) -> None:
+    def _append(self, emission: Emission) -> Entry | None:
+        """The entry of an event; None if the run has ended without it."""
         if self._left_behind is not None:
-            return  # the run has ended without this
+            return None
         claim = self.claim
-        self._log.append(
-            claim.run_id, EVENT, name, data, keep=claim.resumable, attempt=claim.attempt
+        return self._log.append(
+            claim.run_id,
+            emission.kind,
+            emission.name,
+            emission.data,
+            keep=claim.resumable,
+            attempt=claim.attempt,
+            numbered=emission.numbered,
+            label=emission.label,
+            params=emission.params,
+        )
+
+    # -- protocol v2 -----------------------------------------------------------------------
+
+    def _is_told(self) -> bool:
+        """Whether events of protocol v2 are wanted: for replay, or by somebody now."""
+        return self.claim.resumable or self._log.numbered_watched > 0
+
+    async def _announce_if_wanted(self) -> None:
+        """Tell that the run begins: now, or as soon as somebody comes who wants to know."""
+        claim = self.claim
+        if claim.resumable and claim.attempt > 1:
+            # What an earlier attempt has told need not be told again.
+            told = event_queries.IS_TOLD
+            row = await self._rooms.database.read_one(told, {"run_id": claim.run_id})
+            self._announced = row is not None
+        if self._is_told():
+            self._announce()
+        if not claim.resumable:
+            self._log.on_numbered_reader = self._announce
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            entry = self._append(lifecycle("running", self.claim.graph_id))
+            if not self.claim.resumable:
+                self._log.in_flight = entry
+
+    def _last_words(self, status: str, thread_status: str, error: Error) -> list[Entry]:
+        """What becomes of the run, for readers of protocol v2."""
+        if not (self._announced or self._is_told()):
+            return []
+        claim, drive = self.claim, self._drive
+        event, text = "completed", None
+        if status in ("error", "timeout"):
+            event, text = "failed", error["message"] if error else None
+        elif drive.stopped is not None or thread_status == "interrupted":
+            event = "interrupted"
+        told = [*drive.requests()] if status == "success" and event == "interrupted" else []
+        told += [*drive.children_left(event, text), lifecycle(event, claim.graph_id, text)]
+        return [self._numbered(emission) for emission in told]
+
+    def _numbered(self, emission: Emission) -> Entry:
+        return self._log.entry(
+            self.claim.run_id,
+            emission.kind,
+            emission.name,
+            emission.data,
+            numbered=True,
+            label=emission.label,
         )
 
     # -- the end ---------------------------------------------------------------------------
@@ -180,7 +246,7 @@ class Execution:
             await self._rooms.database.write(self._hand_back, claim.thread_id)
             return
         status, thread_status, error = self._verdict()
-        told = self._told_last(status, error)
+        told = self._told_last(status, thread_status, error)
         try:
             thread = await self._rooms.database.write(
                 lambda transaction: self._write_end(
@@ -200,6 +266,7 @@ class Execution:
         seconds = (now_us() - claim.row["started_at"]) / SECOND_US
         self._rooms.figures.count_ended(claim.graph_id, status, seconds)
         self.thread_waits = thread["status"] == "busy"
+        self._log.on_numbered_reader = self._log.in_flight = None
         for entry in told:
             self._log.publish(entry, last=True)
         if claim.kwargs["webhook"]:
@@ -212,11 +279,12 @@ class Execution:
         except Exception as error:
             self._rooms.log_failure(self.claim, error)
 
-    def _told_last(self, status: str, error: Error) -> list[Entry]:
+    def _told_last(self, status: str, thread_status: str, error: Error) -> list[Entry]:
         """What the readers of the run hear at its end."""
         run_id, outcome = self.claim.run_id, Outcome(status, self._drive.output, error)
         failed = error is not None and status == "error"
         told = [self._log.entry(run_id, EVENT, "error", dumps(error))] if failed else []
+        told += self._last_words(status, thread_status, error)
         done = dumps({"status": "run_done", "run_id": run_id})
         return [*told, self._log.entry(run_id, END, "metadata", done, outcome)]
 
@@ -238,8 +306,9 @@ class Execution:
         """End the run and settle its thread; the thread's row, None if the run has moved on.
 
         ``told`` is kept in the same transaction: no crash comes between an end and its event.
+        Of a run that is rolled back only its end is kept, for those who saw it begin.
         """
-        claim, summary = self.claim, self._drive.summary
+        claim, summary, events = self.claim, self._drive.summary, self._rooms.events
         now = now_us()
         params = {
             "run_id": claim.run_id,
@@ -261,15 +330,17 @@ class Execution:
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
         if claim.temporary:
+            await events.keep_in(transaction, claim.thread_id, told, keep=False)
             gone = await self._rooms.delete_temporary(transaction, claim.thread_id, claim.run_id)
             if gone:
                 return {"status": "gone"}
             return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
         if self._drive.stopped == "rollback":
             await self._rooms.delete_run(transaction, claim.thread_id, claim.run_id)
+            end = [entry for entry in told if entry.seq is not None]
+            await events.keep_in(transaction, claim.thread_id, end, keep=claim.resumable)
             return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
-        if claim.resumable:
-            await self._rooms.events.keep_in(transaction, claim.thread_id, told)
+        await events.keep_in(transaction, claim.thread_id, told, keep=claim.resumable)
         if self._drive.untouched:
             return await transaction.fetch_one(queries.THREAD_AS_BEFORE, params)
         if self._drive.input_refused:

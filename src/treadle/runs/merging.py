@@ -190,8 +190,14 @@ def start_checkpoint(thread_id: str, configurable: dict[str, Any]) -> dict[str, 
     }
 
 
-def unknown_checkpoint(start: dict[str, str]) -> NotFound:
-    return NotFound(f"Checkpoint {start['checkpoint_id']} not found on thread {start['thread_id']}")
+class UnknownCheckpoint(NotFound):
+    """A run is to start from a checkpoint that its thread does not have."""
+
+
+def unknown_checkpoint(start: dict[str, str]) -> UnknownCheckpoint:
+    return UnknownCheckpoint(
+        f"Checkpoint {start['checkpoint_id']} not found on thread {start['thread_id']}"
+    )
 
 
 def check_command(command: dict[str, Any] | None) -> None:

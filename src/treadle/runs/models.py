@@ -67,6 +67,16 @@ class StatelessRunCreate(WatchedRunCreate, kw_only=True):
     on_completion: Literal["delete", "keep"] | UnsetType = UNSET
 
 
+class CommandRun(RunCreate, kw_only=True):
+    """A run that a command of protocol v2 starts.
+
+    ``answers`` are those to open interrupts of its thread, by their ids. Without any, its input
+    is the answer if the thread waits for one.
+    """
+
+    answers: Object | None = None
+
+
 RunBatch = Annotated[list[StatelessRunCreate], Meta(min_length=1)]
 
 

@@ -5,7 +5,8 @@ transactions of several processes neither pass each other unseen nor wait for ea
 """
 
 THREAD_FOR_RUN = """
-SELECT seq, metadata, config, status, interrupts FROM threads WHERE thread_id = :thread_id
+SELECT seq, thread_id, metadata, config, status, interrupts FROM threads
+WHERE thread_id = :thread_id
 """
 
 LOCK = "/*postgres FOR UPDATE*/"
@@ -25,7 +26,7 @@ WHERE thread_id = :thread_id
 """
 
 IN_FLIGHT = f"""
-SELECT run_id, status, attempt, temporary FROM runs
+SELECT run_id, status, attempt, temporary, graph_id, kwargs FROM runs
 WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq {LOCK}
 """
 

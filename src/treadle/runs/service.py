@@ -14,7 +14,8 @@ from treadle.errors import Conflict, NotFound
 from treadle.idempotency import IdempotencyKey, made_before
 from treadle.runs import queries
 from treadle.runs.created import Created, Impulse, run_json
-from treadle.runs.draft import Displaced, Draft
+from treadle.runs.displaced import Displaced
+from treadle.runs.draft import Draft
 from treadle.runs.merging import (
     check_command,
     check_context,
@@ -30,7 +31,9 @@ from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
 from treadle.serialization import dumps, fragment, loads
+from treadle.streaming import queries as event_queries
 from treadle.streaming.log import LAST_ID, Entry, Reader
+from treadle.streaming.protocol.envelope import lifecycle
 
 BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
@@ -92,7 +95,9 @@ class RunService:
         """Accept several runs, all or none."""
         drafts = [await self._draft(caller, thread_id, body, impulse) for body in bodies]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
-        displaced = Displaced()
+        displaced = Displaced(
+            self._rooms.events, {draft.thread_id for draft in drafts if draft.displaces}
+        )
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
         made: list[Json] = []
 
@@ -110,7 +115,10 @@ class RunService:
 
         only = _only({draft.thread_id for draft in drafts}) if impulse is None else None
         try:
-            before = await self._database.write(insert, only)
+            with displaced:
+                before = await self._database.write(insert, only)
+                if before is None:
+                    await self._tell(displaced)
         except BaseException:
             _close(readers)
             raise
@@ -120,12 +128,17 @@ class RunService:
                 await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
-        await self._tell(displaced)
         for draft in drafts:
             self._rooms.figures.count_created(draft.assistant.graph_id)
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
         return [
-            Created(json, draft.stateless, bool(given(draft.body.stream_resumable)), reader)
+            Created(
+                json,
+                draft.stateless,
+                bool(given(draft.body.stream_resumable)),
+                reader,
+                seq_before=draft.seq_before,
+            )
             for json, draft, reader in zip(made, drafts, readers, strict=True)
         ]
 
@@ -214,6 +227,11 @@ class RunService:
         )
         return f" AND {condition}", params
 
+    async def last_seq(self, transaction: Transaction, thread_id: str) -> int:
+        """The number of the thread's last event."""
+        row = await transaction.fetch_one(event_queries.LAST_SEQ, {"thread_id": thread_id})
+        return row["last_seq"] if row else 0
+
     async def create_thread(self, transaction: Transaction, thread_id: str, metadata: Json) -> bool:
         return await self._create_thread(transaction, thread_id, metadata)
 
@@ -269,13 +287,30 @@ class RunService:
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
         displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
+        await self._end_here(transaction, thread_id, run, displaced)
+
+    async def _end_here(
+        self, transaction: Transaction, thread_id: str, run: Row, displaced: Displaced
+    ) -> None:
+        """The end of a run that no execution tells of, for the readers of protocol v2."""
+        log = displaced.logs[thread_id]
+        keep: bool = loads(run["kwargs"])["resumable"]
+        if keep or log.numbered_watched:
+            end = lifecycle("interrupted", run["graph_id"])
+            entry = log.entry(
+                run["run_id"], end.kind, end.name, end.data, numbered=True, label=end.label
+            )
+            await self._rooms.events.keep_in(transaction, thread_id, [entry], keep=keep)
+            displaced.ends.append((thread_id, entry))
 
     async def _tell(self, displaced: Displaced) -> None:
+        """Tell of what was displaced, now that it is durable."""
         await self._rooms.forget_runs(displaced.deleted)
+        for thread_id, entry in displaced.ends:
+            displaced.logs[thread_id].publish(entry, last=True)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
-            if (log := self._rooms.events.current(thread_id)) is not None:
-                log.append(run_id, END, "", b"", last=True, payload=outcome)
+            displaced.logs[thread_id].append(run_id, END, "", b"", last=True, payload=outcome)
         for run_id, action in displaced.begun:
             execution = self._worker.execution(run_id)
             if execution is not None:
@@ -299,6 +334,45 @@ class RunService:
         sql = queries.THREAD_EXISTS + condition
         if await self._database.read_one(sql, {"thread_id": thread_id, **params}) is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
+
+    async def may_watch(
+        self, caller: Caller, thread_id: str
+    ) -> Callable[[], Awaitable[bool]] | None:
+        """Make sure that the caller may see the thread, which need not be there yet.
+
+        Then the answer says, once it is there, whether they may; None if they may see any.
+        Raises ``NotFound``.
+        """
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        if visible is None:
+            return None
+        condition, params = self._visible(visible)
+        params["thread_id"] = thread_id
+
+        async def may_see() -> bool:
+            row = await self._database.read_one(queries.THREAD_EXISTS + condition, params)
+            return row is not None
+
+        if await may_see():
+            return None
+        if await self._database.read_one(queries.THREAD_EXISTS, params) is not None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        return may_see
+
+    async def assistant_of(self, caller: Caller, thread_id: str) -> str | None:
+        """The assistant of the thread's last run; None if there is none, or no such thread."""
+        return (await self._thread_metadata(caller, thread_id)).get("assistant_id")
+
+    async def graph_of(self, caller: Caller, thread_id: str) -> str | None:
+        """The graph of the thread's last run; None if there is none, or no such thread."""
+        return (await self._thread_metadata(caller, thread_id)).get("graph_id")
+
+    async def _thread_metadata(self, caller: Caller, thread_id: str) -> Json:
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        condition, params = self._visible(visible)
+        sql = queries.THREAD_FOR_RUN + condition
+        row = await self._database.read_one(sql, {"thread_id": thread_id, **params})
+        return {} if row is None else loads(row["metadata"])
 
     async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
         """A run. Raises ``NotFound``."""
@@ -424,7 +498,7 @@ class RunService:
         """How many runs were cancelled; -1 if there are some, but none in flight."""
         if action == "rollback":
             self._rooms.saver.require(*ROLLBACK_NEEDS)
-        displaced = Displaced()
+        displaced = Displaced(self._rooms.events, {thread_id for thread_id, _ in places})
 
         async def end(transaction: Transaction) -> int:
             displaced.forget()
@@ -448,8 +522,9 @@ class RunService:
                 )
             return found or -ended
 
-        found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
-        await self._tell(displaced)
+        with displaced:
+            found = await self._database.write(end, _only({thread_id for thread_id, _ in places}))
+            await self._tell(displaced)
         self._worker.wake()
         return max(found, -1)
 
@@ -458,6 +533,7 @@ class RunService:
         await self.check_thread(caller, thread_id, "update")
         self._rooms.saver.require(*ROLLBACK_NEEDS)
         now = now_us()
+        displaced = Displaced(self._rooms.events, [thread_id])
 
         async def remove(transaction: Transaction) -> None:
             params = {"thread_id": thread_id, "run_id": run_id}
@@ -471,10 +547,14 @@ class RunService:
                 await self._rooms.delete_temporary(transaction, thread_id, run_id)
             else:
                 await self._rooms.delete_run(transaction, thread_id, run_id)
+                if run["status"] in ("pending", "running"):
+                    await self._end_here(transaction, thread_id, run, displaced)
             await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
 
-        await self._database.write(remove, thread_id)
-        await self._rooms.forget_runs([run_id])
+        with displaced:
+            await self._database.write(remove, thread_id)
+            displaced.deleted.append(run_id)
+            await self._tell(displaced)
         execution = self._worker.execution(run_id)
         if execution is not None:
             execution.stop("delete")

@@ -17,6 +17,7 @@ has taken it, or has fallen ``READER_LIMIT_BYTES`` behind and was cut off.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ TAKE_BYTES = 2**18
 READER_LIMIT_BYTES = 64 * 2**20
 REPLAY_PAGE = 1000
 REPLAY_BYTES = 2**20
+
+_IDS = threading.Lock()
 
 
 class Entry:
@@ -122,7 +125,7 @@ class Reader:
         self._bytes = log.appended_bytes
         self._waiter: asyncio.Future[None] | None = None
         self.start_id = log.told_id
-        self.cut_off = False
+        self.cut_off: bool = False
         self.closed = False
 
     async def next(self, timeout: float) -> Sequence[Entry] | None:
@@ -194,6 +197,8 @@ class ThreadLog:
         """How many readers want what is numbered."""
         self.on_numbered_reader: Callable[[], None] | None = None
         """Called when a reader comes who wants what is numbered."""
+        self.in_flight: Entry | None = None
+        """The beginning of the run that goes on, if it is not kept."""
         self._wake: asyncio.TimerHandle | asyncio.Handle | None = None
         self._woken_at = 0.0
 
@@ -262,9 +267,11 @@ class ThreadLog:
         params: bytes = b"",
     ) -> Entry:
         """The next event, which nobody hears of before it is published."""
-        self.last_id = max(self.last_id + 1, time.time_ns() // 1_000_000 << COUNTER_BITS)
+        with _IDS:  # ends of runs get theirs within transactions, perhaps on another thread
+            id = max(self.last_id + 1, time.time_ns() // 1_000_000 << COUNTER_BITS)
+            self.last_id = id
         seq = 0 if numbered else None
-        return Entry(self.last_id, run_id, kind, name, data, payload, seq, label, params)
+        return Entry(id, run_id, kind, name, data, payload, seq, label, params)
 
     def publish(self, entry: Entry, last: bool = False) -> None:
         """Let the readers have an event; see ``append``."""

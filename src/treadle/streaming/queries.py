@@ -48,6 +48,12 @@ REPLAY_NUMBERED = _REPLAY.format(whose="thread_id = :thread_id", key="seq")
 # Is any event of a run numbered already? An earlier attempt has told that it began.
 IS_TOLD = "SELECT 1 FROM events WHERE run_id = :run_id AND seq IS NOT NULL LIMIT 1"
 
+# Has a run asked for an answer?
+IS_ASKED = """
+SELECT 1 FROM events WHERE run_id = :run_id AND kind = :kind AND label = :interrupt_id
+    AND (name = :name OR name LIKE :below) LIMIT 1
+"""
+
 # The states that the newest run on a thread, and the graphs in it, have gone through.
 LAST_LIFECYCLE = """
 SELECT name, data FROM events

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from treadle.http.response import Headers, Receive, Send
-from treadle.streaming.log import Entry, Reader
+from treadle.streaming.log import Entry
 
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT = b": heartbeat\r\n\r\n"
@@ -20,10 +20,20 @@ EVENT_STREAM_HEADERS: Headers = (
 Pick = Callable[[Entry], bytes | None]
 
 
+class Source(Protocol):
+    """Where the entries of a stream come from: a ``Reader``, or what is like one."""
+
+    @property
+    def cut_off(self) -> bool: ...
+    async def next(self, timeout: float) -> Sequence[Entry] | None: ...
+    def wake(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Disconnect:
     """Watches for a client that leaves, and wakes the reader that serves it."""
 
-    def __init__(self, receive: Receive, reader: Reader) -> None:
+    def __init__(self, receive: Receive, reader: Source) -> None:
         self.happened = False
         self._reader = reader
         self._task = asyncio.create_task(self._watch(receive))
@@ -48,7 +58,7 @@ class EventStream:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Source,
         pick: Pick,
         is_last: Callable[[Entry], bool],
         *,

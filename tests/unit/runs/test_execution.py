@@ -12,6 +12,7 @@ from treadle.database import Transaction
 from treadle.runs.execution import Execution
 from treadle.runs.outcome import END, EVENT, GONE_KIND
 from treadle.serialization import loads
+from treadle.streaming.protocol.envelope import PROTOCOL
 
 # -- verdicts ----------------------------------------------------------------------------------
 
@@ -223,8 +224,12 @@ async def test_a_resumable_run_keeps_its_events_watched_or_not(house):
     thread = await house.thread()
     run = await house.create(thread, watch="end", stream_resumable=True)
     await house.outcome(run)
-    names = [entry.name for entry in await house.events.replay(thread, run.run_id, 0, 2**62)]
+    kept = await house.events.replay(thread, run.run_id, 0, 2**62)
+    names = [entry.name for entry in kept if entry.kind != PROTOCOL]
     assert names == ["metadata", "values", "values", "values", "metadata"]
+    numbered = [(entry.seq, entry.name) for entry in kept if entry.seq is not None]
+    assert [seq for seq, _ in numbered] == list(range(1, len(numbered) + 1))
+    assert numbered[0][1] == numbered[-1][1] == "lifecycle"
 
 
 async def test_the_log_of_a_thread_goes_when_nobody_needs_it(house):

@@ -71,7 +71,8 @@ async def test_before_a_sweep_everything_is_there(joiner):
 
 async def test_going_on_from_an_event_whose_followers_are_gone_is_refused(joiner):
     thread, run, sent = await joiner.resumable()
-    assert await joiner.sweep(121) == len(sent) + 1
+    [kept] = await joiner.house.database.scan("SELECT count(*) AS many FROM events")
+    assert await joiner.sweep(121) == kept["many"] > len(sent)
     for last in (sent[0], "1-0"):
         with pytest.raises(EventsTrimmed, match=f"{sent[-1]}.*/runs/{run}/join"):
             await joiner.response(thread, run, last)
@@ -89,7 +90,7 @@ async def test_who_has_everything_misses_nothing(joiner):
 @pytest.mark.parametrize("last", ["-1", "0", "0-0", "-"])
 async def test_who_wants_everything_gets_what_is_left_and_a_comment(joiner, last):
     thread, run, sent = await joiner.resumable()
-    await joiner.sweep(0, max_bytes=3 * ROW_BYTES)
+    await joiner.sweep(0, max_bytes=6 * ROW_BYTES)
     lines = await joiner.reads(thread, run, last)
     rest = ids(lines)
     assert 0 < len(rest) < len(sent)

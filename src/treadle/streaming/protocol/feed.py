@@ -1,0 +1,142 @@
+"""The numbered events of a thread for one connection: what was kept, then what comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from treadle.errors import Gone
+from treadle.serialization import loads
+from treadle.streaming import queries
+from treadle.streaming.log import Entry, EventHub, Reader
+from treadle.streaming.protocol.envelope import ENDS, lifecycle
+
+GONE_KIND = "gone"
+
+
+class Feed:
+    """A place among the numbered events of a thread. Close it when done.
+
+    ``position`` is the number of the last event that ``next`` has passed. ``past`` and ``next``
+    fit together: past up to the position, then next, is every event once. ``restarts`` counts
+    how often the thread was deleted meanwhile.
+    """
+
+    def __init__(
+        self,
+        hub: EventHub,
+        thread_id: str,
+        reader: Reader,
+        position: int,
+        may_see: Callable[[], Awaitable[bool]] | None,
+    ) -> None:
+        self.position = position
+        self.restarts = 0
+        self._hub, self._thread_id, self._reader = hub, thread_id, reader
+        self._may_see = may_see
+        self._begun: Entry | None = None
+        self._current = hub.log(thread_id).in_flight
+
+    @classmethod
+    async def open(
+        cls,
+        hub: EventHub,
+        thread_id: str,
+        may_see: Callable[[], Awaitable[bool]] | None = None,
+    ) -> Feed:
+        """A feed from now on. What is before its position is durable.
+
+        ``may_see`` is asked when the first events come, of a thread that was not there yet.
+        """
+        reader = hub.log(thread_id).read(watches=False, numbered=True)
+        try:
+            position = await hub.last_seq(thread_id)
+        except BaseException:
+            reader.close()
+            raise
+        return cls(hub, thread_id, reader, position, may_see)
+
+    @property
+    def cut_off(self) -> bool:
+        return self._reader.cut_off
+
+    def wake(self) -> None:
+        self._reader.wake()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    # -- what was --------------------------------------------------------------------------
+
+    async def check(self, since: int) -> None:
+        """Raise ``Gone`` if events after ``since`` are no longer kept; 0 wants what is there."""
+        params = {"thread_id": self._thread_id, "run_id": ""}
+        row = await self._hub.database.read_one(queries.TRIMMED_UNTIL, params)
+        if row is not None and 0 < since < row["until_seq"]:
+            raise Gone(
+                f"The events after seq {since} are no longer all kept: they were removed up to"
+                f" {row['until_seq']}. Go on from there (since: {row['until_seq']}), or get the"
+                f" thread's state: GET /threads/{self._thread_id}/state"
+            )
+
+    async def past(self, since: int, until: int) -> AsyncIterator[Sequence[Entry]]:
+        """Pages of the kept events with ``since < seq <= until``.
+
+        The beginning of a run that goes on is among them, kept or not.
+        """
+        current = self._current
+        if current is not None and not (current.seq and since < current.seq <= until):
+            current = None
+        after = since
+        while after < until:
+            page = await self._hub.replay_numbered(self._thread_id, after, until)
+            if not page:
+                break
+            after = page[-1].seq or until
+            if current is not None and (current.seq or 0) < after:
+                page = sorted([*page, current], key=lambda entry: entry.seq or 0)
+                current = None
+            self._follow(page)
+            yield page
+        if current is not None:
+            yield [current]
+
+    # -- what comes ------------------------------------------------------------------------
+
+    async def next(self, timeout: float) -> Sequence[Entry] | None:
+        """Events since the last call, as ``Reader.next`` gives them."""
+        entries = await self._reader.next(timeout)
+        if entries is None:
+            return None
+        taken: list[Entry] = []
+        for entry in entries:
+            if entry.seq is not None:
+                if entry.seq > self.position:
+                    self.position = entry.seq
+                    taken.append(entry)
+            elif entry.kind == GONE_KIND and not entry.run_id:
+                taken += self._thread_gone(entry)
+        if taken and self._may_see is not None:
+            if not await self._may_see():
+                return None
+            self._may_see = None
+        self._follow(taken)
+        return taken
+
+    def _follow(self, entries: Sequence[Entry]) -> None:
+        """Keep in mind which run goes on."""
+        for entry in entries:
+            if entry.name == "lifecycle":
+                self._begun = None if entry.label in ENDS else entry
+
+    def _thread_gone(self, entry: Entry) -> list[Entry]:
+        """The thread was deleted, and counts from 1 when it is made anew.
+
+        A run that went on there has its end; nothing of it is kept.
+        """
+        seq, self.position = self.position + 1, 0
+        self.restarts += 1
+        if self._begun is None:
+            return []
+        end = lifecycle("interrupted", loads(self._begun.data)["graph_name"])
+        run_id = self._begun.run_id
+        return [Entry(entry.id, run_id, end.kind, end.name, end.data, None, seq, end.label)]
