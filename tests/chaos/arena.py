@@ -298,6 +298,10 @@ THERE = """
 WITH there AS (SELECT thread_id FROM threads UNION SELECT thread_id FROM deleted_threads)
 """
 
+# Of a run that was deleted or rolled back in flight: that it has ended. Who watched it and was
+# away at that time finds it here, and would else wait for ever.
+LAST_WORD = "kind = 'protocol' AND name = 'lifecycle'"
+
 ORPHANS = {
     "run without a thread": "SELECT run_id FROM runs WHERE thread_id NOT IN there",
     "event without a thread": (
@@ -305,7 +309,11 @@ ORPHANS = {
     ),
     "event without a run": (
         "SELECT thread_id, run_id, kind, name FROM events"
-        " WHERE run_id NOT IN (SELECT run_id FROM runs)"
+        f" WHERE run_id NOT IN (SELECT run_id FROM runs) AND NOT ({LAST_WORD})"
+    ),
+    "more than one last word of a run that is no more": (
+        "SELECT thread_id, run_id FROM events WHERE run_id NOT IN (SELECT run_id FROM runs)"
+        " GROUP BY run_id HAVING count(*) > 1"
     ),
     "checkpoint without a thread": (
         "SELECT thread_id, checkpoint_id FROM checkpoints WHERE thread_id NOT IN there"
@@ -390,7 +398,7 @@ class Books:
         return found
 
     def traces(self, *needles: str) -> list[str]:
-        """The columns in which one of ``needles`` occurs, but for the runs that wait there."""
+        """The columns in which one of ``needles`` occurs, but for a run's last word."""
         found: list[str] = []
         with self._open() as connection:
             tables = connection.execute(
@@ -400,9 +408,11 @@ class Books:
                 columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
                 for column, needle in itertools.product(columns, needles):
                     sql = (
-                        f"SELECT count(*) FROM {table} WHERE instr({column['name']}, :text)"
-                        f" OR instr({column['name']}, :bytes)"
+                        f"SELECT count(*) FROM {table} WHERE (instr({column['name']}, :text)"
+                        f" OR instr({column['name']}, :bytes))"
                     )
+                    if table == "events":
+                        sql += f" AND NOT ({LAST_WORD})"
                     params = {"text": needle, "bytes": needle.encode()}
                     if (count := connection.execute(sql, params).fetchone()[0]) > 0:
                         found.append(f"{needle} in {count} {table}.{column['name']}")

@@ -24,6 +24,7 @@ NODES = {
     "stubborn": ["cling"],
 }
 SIDE_BY_SIDE = frozenset({"left", "right"})
+ENDS = {"completed", "failed", "interrupted"}
 IN_FLIGHT = ("pending", "running")
 
 
@@ -136,11 +137,18 @@ class History:
             elif row["status"] in ("error", "timeout"):
                 yield f"run {run} has failed: {row['error']}"
         kept: dict[str, list[str]] = defaultdict(list)
-        for event in self.books.rows("SELECT run_id, kind FROM events ORDER BY id"):
-            kept[event["run_id"]].append(event["kind"])
+        told: dict[str, list[str]] = defaultdict(list)
+        for event in self.books.rows("SELECT run_id, kind, name, label FROM events ORDER BY id"):
+            if event["kind"] != "protocol":
+                kept[event["run_id"]].append(event["kind"])
+            elif event["name"] == "lifecycle":
+                told[event["run_id"]].append(event["label"])
         for run, kinds in kept.items():
             if kinds.count("end") != 1 or kinds[-1] != "end":
                 yield f"the kept events of run {run} are {Counter(kinds)}, the last {kinds[-1]}"
+        for run, states in told.items():
+            if states[-1] not in ENDS or len(ENDS.intersection(states)) != 1 or len(states) > 2:
+                yield f"run {run} was told to be {states}"
 
     def _not_stopped(self) -> Iterator[str]:
         """Runs that went on although it was acknowledged that they were ended."""
