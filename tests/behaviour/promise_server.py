@@ -15,7 +15,7 @@ import httpx
 
 PATIENCE_SECONDS = 30
 OPTIONS = ("--no-reload", "--no-browser", "--port", "0", "--db")
-GRAPHS = ("steps", "talk", "boom", "question", "quits")
+GRAPHS = ("steps", "talk", "speech", "boom", "question", "quits")
 
 
 class Server:
