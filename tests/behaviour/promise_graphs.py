@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
+from langgraph.stream.transformers import CustomTransformer
 from langgraph.types import interrupt
 
 
@@ -62,17 +63,18 @@ async def ask(state: State) -> State:
     return {"log": [str(interrupt("well?"))]}
 
 
-def graph_of(**nodes: Any) -> Any:
+def graph_of(transformers: Any = (), **nodes: Any) -> Any:
     builder = StateGraph(State)
     before = START
     for name, node in nodes.items():
         builder.add_node(name, node).add_edge(before, name)
         before = name
-    return builder.compile()
+    return builder.compile(transformers=transformers)
 
 
 steps = graph_of(a=step("a"), b=step("b"), c=step("c"))
 talk = graph_of(say=say)
+speech = graph_of([CustomTransformer], say=say, act=step("act"))
 boom = graph_of(a=step("a"), explode=explode)
 question = graph_of(a=step("a"), ask=ask)
 nested = graph_of(inner=question)

@@ -15,7 +15,7 @@ import httpx
 
 PATIENCE_SECONDS = 30
 OPTIONS = ("--no-reload", "--no-browser", "--port", "0", "--db")
-GRAPHS = ("steps", "talk", "boom", "question", "quits", "nested")
+GRAPHS = ("steps", "talk", "speech", "boom", "question", "quits", "nested")
 
 
 class Server:
