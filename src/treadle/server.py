@@ -351,6 +351,7 @@ async def _serve(server: Server, sock: socket.socket, on_ready: Callable[[], Non
             http=HttpProtocol,
             ws="websockets-sansio",
             ws_max_size=server.max_body_bytes,
+            ws_per_message_deflate=False,  # it would encode each event for each client
             log_config=None,
             access_log=False,
             server_header=False,

@@ -115,7 +115,7 @@ class Drive:
         self._rooms, self._emit, self._watched, self._told = rooms, emit, watched, told
         self._modes: list[str] = claim.kwargs["stream_mode"]
         self._plain = PlainRecorder(Encoder(self._modes), frozenset(self._modes))
-        self._recorder = Recorder(emit, self._start_checkpoint)
+        self._recorder: Recorder | None = None
         self._always_encode = claim.resumable or "messages" in self._modes
         self._graph: Graph | None = None
         self._saver: RunSaver | CustomRunSaver | None = None
@@ -253,7 +253,7 @@ class Drive:
         self, graph: Graph, graph_input: Any, config: dict[str, Any], options: dict[str, Any]
     ) -> None:
         """Drive a command's run, with langgraph's own event stream."""
-        recorder = self._recorder
+        recorder = self._recorder = Recorder(self._emit, self._start_checkpoint)
         with suppress_langchain_beta_warning():
             events = await graph.astream_events(
                 graph_input,
@@ -286,7 +286,7 @@ class Drive:
 
     def children_left(self, event: str, error: str | None) -> Iterator[Emission]:
         """The ends of subgraphs that the run left behind."""
-        return self._recorder.children_left(event, error)
+        return self._recorder.children_left(event, error) if self._recorder else iter(())
 
     def _see_values(self, payload: Any) -> None:
         """Keep the output so far. The questions of one step come one by one."""

@@ -12,12 +12,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
-from treadle.errors import Conflict
+from treadle.errors import Conflict, Forbidden, Invalid
 from treadle.http.application import Application
 from treadle.http.cors import CorsSettings
 from treadle.http.custom_app import CustomApp
-from treadle.http.endpoint import Endpoint
+from treadle.http.endpoint import Endpoint, SocketEndpoint
 from treadle.http.metrics import RequestMetrics
 from treadle.http.request import Request
 from treadle.http.response import Response, json_response, no_content
@@ -361,3 +362,86 @@ async def test_lifespans_are_entered_in_order_and_left():
     await messages.put({"type": "lifespan.shutdown"})
     await living
     assert seen[2:] == ["custom out", "server out"]
+
+
+# -- WebSockets ----------------------------------------------------------------------------------
+
+
+class Upgrade:
+    """A client that wants a WebSocket."""
+
+    def __init__(self, path: str = "/echo/a", **headers: str) -> None:
+        self.scope = {
+            "type": "websocket",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+            "extensions": {"websocket.http.response": {}},
+        }
+        self.sent: list[Any] = []
+        self.messages: list[Any] = [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": "hello"},
+            {"type": "websocket.disconnect"},
+        ]
+
+    async def receive(self) -> Any:
+        return self.messages.pop(0)
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def meets(self, **options: Any) -> list[Any]:
+        async def echo(request: Any, socket: Any) -> None:
+            if request.path("name") == "refused":
+                raise Invalid("not so")
+            if request.path("name") == "broken":
+                raise RuntimeError
+            while (message := await socket.receive()) is not None:
+                await socket.send(f"{request.path('name')}: {message}")
+
+        app = Application([], sockets=[SocketEndpoint("/echo/{name}", echo)], **options)
+        await app(self.scope, self.receive, self.send)
+        return [message["type"].removeprefix("websocket.") for message in self.sent]
+
+
+async def test_a_socket_is_accepted_and_served():
+    upgrade = Upgrade(**{"x-request-id": "r"})
+    assert await upgrade.meets() == ["accept", "send"]
+    assert upgrade.sent[0]["headers"] == [(b"x-request-id", b"r")]
+    assert upgrade.sent[1]["text"] == "a: hello"
+
+
+async def test_no_socket_elsewhere():
+    assert await Upgrade("/other").meets() == ["close"]
+    assert await Upgrade().meets(mount_prefix="/api") == ["close"]
+    assert await Upgrade("/api/echo/a").meets(mount_prefix="/api") == ["accept", "send"]
+
+
+async def test_a_socket_passes_the_gate_of_any_request():
+    async def nobody(scope: Any) -> Any:
+        raise Forbidden("not you")
+
+    upgrade = Upgrade()
+    assert await upgrade.meets(authenticate=nobody) == [
+        "http.response.start", "http.response.body",
+    ]  # fmt: skip
+    assert upgrade.sent[0]["status"] == 403
+    assert upgrade.sent[1]["body"] == b'{"detail":"not you"}'
+
+
+@pytest.mark.parametrize(("origin", "admitted"), [("https://a", True), ("https://b", False)])
+async def test_a_page_of_another_origin_gets_no_socket(origin, admitted):
+    cors = CorsSettings(allow_origins=("https://a",))
+    found = await Upgrade(origin=origin).meets(cors=cors)
+    assert found == (["accept", "send"] if admitted else ["close"])
+
+
+@pytest.mark.parametrize(("name", "code"), [("refused", 4422), ("broken", 1011)])
+async def test_a_handler_that_raises_closes_its_socket(name, code):
+    upgrade = Upgrade(f"/echo/{name}")
+    with capture_logs():
+        assert await upgrade.meets() == ["accept", "close"]
+    assert upgrade.sent[1]["code"] == code
+    assert upgrade.sent[1]["reason"]

@@ -34,42 +34,39 @@ class Emission(NamedTuple):
 
 
 class Envelope:
-    """The JSON of an event, and what filters look at."""
+    """An event on the wire, and what filters look at."""
 
-    __slots__ = ("_companion", "_entry", "_frame", "_json", "_text", "method", "namespace")
+    __slots__ = ("_companion", "_entry", "_frame", "_text", "method", "namespace")
 
     def __init__(self, entry: Entry) -> None:
         method, *namespace = entry.name.split(SEPARATOR)
         self.method, self.namespace = method, namespace
         self._entry = entry
-        self._json: bytes | None = None
         self._frame: bytes | None = None
         self._text: str | None = None
         self._companion: bytes | None = None
 
-    @property
     def json(self) -> bytes:
-        if self._json is None:
-            entry = self._entry
-            assert entry.seq is not None
-            params = b"%b," % entry.params if entry.params else b""
-            self._json = _event(
-                self._event_id(), entry.seq, self.method, self.namespace, entry, params, entry.data
-            )
-        return self._json
+        """What is kept is only what is sent: the frame, or the text."""
+        entry = self._entry
+        assert entry.seq is not None
+        params = b"%b," % entry.params if entry.params else b""
+        return _event(
+            self._event_id(), entry.seq, self.method, self.namespace, entry, params, entry.data
+        )
 
     @property
     def frame(self) -> bytes:
         """As a server-sent event."""
         if self._frame is None:
-            self._frame = _framed(self.method, self.json, self._entry.seq or 0)
+            self._frame = _framed(self.method, self.json(), self._entry.seq or 0)
         return self._frame
 
     @property
     def text(self) -> str:
         """As a text message of a WebSocket."""
         if self._text is None:
-            self._text = self.json.decode()
+            self._text = self.json().decode()
         return self._text
 
     # -- the checkpoint beside values ------------------------------------------------------

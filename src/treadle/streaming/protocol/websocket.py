@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -65,10 +64,9 @@ class Session:
             while (message := await self._receive(telling)) is not None:
                 await self._take(message)
         finally:
-            telling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await telling
             self._feed.close()
+            telling.cancel()
+            await asyncio.wait([telling])
 
     async def _receive(self, telling: asyncio.Task[None]) -> str | bytes | None:
         """The next message; None once the socket or what tells of events has ended."""
