@@ -102,6 +102,7 @@ class Drive:
         claim: Claim,
         rooms: Rooms,
         emit: Callable[[Emission], None],
+        send: Callable[[str, bytes], None],
         watched: Callable[[], bool],
         told: Callable[[], bool],
     ) -> None:
@@ -112,9 +113,11 @@ class Drive:
         self.summary: Summary | None = None
         self.control = RunControl()
         self.task: asyncio.Task[Any] | None = None
-        self._rooms, self._emit, self._watched, self._told = rooms, emit, watched, told
+        self._rooms, self._emit, self._send = rooms, emit, send
+        self._watched, self._told = watched, told
         self._modes: list[str] = claim.kwargs["stream_mode"]
-        self._plain = PlainRecorder(Encoder(self._modes), frozenset(self._modes))
+        self._encoder = Encoder(self._modes)
+        self._plain = PlainRecorder(self._encoder, frozenset(self._modes))
         self._recorder: Recorder | None = None
         self._always_encode = claim.resumable or "messages" in self._modes
         self._graph: Graph | None = None
@@ -244,10 +247,14 @@ class Drive:
                     self._see_values(payload)
                 elif mode == "updates" and INTERRUPT in payload:
                     self._paused = True
-            told = self._told()
-            if told or self._always_encode or self._watched():
-                for emission in self._plain.events(namespace, mode, payload, told=told):
+            if self._told():
+                for emission in self._plain.events(namespace, mode, payload):
                     self._emit(emission)
+            elif self._always_encode or self._watched():
+                if mode == "values":
+                    self._plain.see_interrupts(namespace, payload)
+                for name, data in self._encoder.encode(namespace, mode, payload):
+                    self._send(name, data)
 
     async def _record(
         self, graph: Graph, graph_input: Any, config: dict[str, Any], options: dict[str, Any]
@@ -308,7 +315,7 @@ class Drive:
             shown = dict(event)
             if event["event"] == "on_chain_start" and event["run_id"] == self.claim.run_id:
                 shown["data"] = {**event["data"], "input": self.claim.kwargs["input"]}
-            self._emit(Emission("events", dumps(shown)))
+            self._send("events", dumps(shown))
 
     # -- what a graph is given -------------------------------------------------------------
 

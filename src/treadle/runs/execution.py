@@ -45,7 +45,12 @@ class Execution:
         self._rooms = rooms
         self._log = rooms.events.log(self.claim.thread_id)
         self._drive = Drive(
-            self.claim, rooms, self._emit, lambda: self._log.watched > 0, self._is_told
+            self.claim,
+            rooms,
+            self._emit,
+            self._send,
+            lambda: self._log.watched > 0,
+            self._is_told,
         )
         self._announced = False
         self._drive.stopped = row["stop"]
@@ -168,6 +173,14 @@ class Execution:
             self._append(emission)
         else:
             self._loop.call_soon_threadsafe(self._append, emission)
+
+    def _send(self, name: str, data: bytes) -> None:
+        """An event that protocol v2 has no use for: the way of every token, so a short one."""
+        if self._rooms.loops is None and self._left_behind is None:
+            claim = self.claim
+            self._log.append(claim.run_id, EVENT, name, data, claim.resumable, claim.attempt)
+        else:
+            self._emit(Emission(name, data))
 
     def _append(self, emission: Emission) -> Entry | None:
         """The entry of an event; None if the run has ended without it."""

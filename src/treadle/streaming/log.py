@@ -226,9 +226,9 @@ class ThreadLog:
         kind: str,
         name: str,
         data: bytes,
-        *,
         keep: bool = False,
         attempt: int = 0,
+        *,
         last: bool = False,
         payload: Any = None,
         numbered: bool = False,
@@ -242,9 +242,7 @@ class ThreadLog:
         comes after it, when it is durable. ``last``: readers wait for this one, so they are
         woken at once even in a burst.
         """
-        entry = self.entry(
-            run_id, kind, name, data, payload, numbered=numbered, label=label, params=params
-        )
+        entry = self.entry(run_id, kind, name, data, payload, numbered, label, params)
         if numbered or self.waiting:
             self.waiting += 1
             self._hub.hand_in(Unsaved(self, entry, keep, attempt, waits=True), last)
@@ -261,7 +259,6 @@ class ThreadLog:
         name: str,
         data: bytes,
         payload: Any = None,
-        *,
         numbered: bool = False,
         label: str = "",
         params: bytes = b"",

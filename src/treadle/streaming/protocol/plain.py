@@ -26,16 +26,10 @@ class PlainRecorder:
         self.asked: dict[str, tuple[tuple[str, ...], Interrupt]] = {}
         self._encoder, self._modes = encoder, modes
 
-    def events(
-        self, namespace: tuple[str, ...], mode: str, payload: Any, *, told: bool
-    ) -> Iterator[Emission]:
-        """The entries of one part of the graph's stream; numbered ones only if ``told``."""
+    def events(self, namespace: tuple[str, ...], mode: str, payload: Any) -> Iterator[Emission]:
+        """The entries of one part of the graph's stream."""
         if mode == "values":
-            self._see_interrupts(namespace, payload)
-        if not told:
-            for name, data in self._encoder.encode(namespace, mode, payload):
-                yield Emission(name, data)
-        elif mode == "values":
+            self.see_interrupts(namespace, payload)
             yield from self._values(namespace, payload)
         elif mode == "updates":
             yield from self._updates(namespace, payload)
@@ -45,7 +39,8 @@ class PlainRecorder:
             for name, data in self._encoder.encode(namespace, mode, payload):
                 yield Emission(name, data, numbered=numbered, label=label)
 
-    def _see_interrupts(self, namespace: tuple[str, ...], payload: Any) -> None:
+    def see_interrupts(self, namespace: tuple[str, ...], payload: Any) -> None:
+        """Note what a graph's values ask for."""
         if isinstance(payload, dict) and INTERRUPT in payload:
             for interrupt in cast("dict[str, Any]", payload)[INTERRUPT]:
                 self.asked.setdefault(interrupt.id, (namespace, interrupt))
