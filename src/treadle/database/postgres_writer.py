@@ -95,11 +95,12 @@ class _Asking:
 class PostgresTransaction:
     """See ``treadle.database.Transaction``: one run of a job's body within a group."""
 
-    __slots__ = ("_coroutine", "_group", "changed", "job")
+    __slots__ = ("_coroutine", "_group", "changed", "job", "signals")
 
     def __init__(self, job: Job, group: _Group) -> None:
         self.job, self._group = job, group
         self.changed = False
+        self.signals: list[tuple[str | None, str]] = []
         self._coroutine: Any = None
 
     async def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
@@ -127,7 +128,7 @@ class PostgresTransaction:
         return rows
 
     def announce(self, text: str, to: str | None = None) -> None:
-        self._group.signals[to, text] = None
+        self.signals.append((to, text))
 
     def _see(self, sql: str, count: int) -> None:
         if count and not self.changed:
@@ -236,6 +237,8 @@ class _Group:
 
     def ended(self, transaction: PostgresTransaction) -> None:
         error = transaction.job.error
+        if error is None and transaction.signals:
+            self.signals |= dict.fromkeys(transaction.signals)
         if isinstance(error, ConnectionLost) or transaction.changed:
             self.error = self.error or error
         self._left -= 1
