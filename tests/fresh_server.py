@@ -4,9 +4,11 @@ The folders of the suite's configs stay clean, and no server sees another's thre
 restarts its server sets KEEP_STATE and copies the config to a folder of its own: it gets the
 default database, beside the config. With DATABASE=postgres each server gets a PostgreSQL
 database, whose name begins with TREADLE_TEST_PREFIX; who sets that drops them at the end.
+With ROLES=split the server only answers requests, and a worker beside it executes the runs.
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 from hashlib import sha1
@@ -25,4 +27,9 @@ if os.environ.get("DATABASE") == "postgres":
     command += ["--db", make_database(prefix + name[:16])]
 elif not keeps:
     command += ["--db", str(Path(tempfile.mkdtemp(prefix="treadle-")) / "treadle.db")]
+if os.environ.get("ROLES") == "split":
+    os.environ.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", "2")
+    shared = ["--config", config, "--db", command[-1]]
+    subprocess.Popen([treadle, "worker", *shared])  # in the group that is stopped as a whole
+    command = [treadle, "serve", "--api-only", "--port", port, *shared]
 os.execv(treadle, command)

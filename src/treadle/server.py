@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvicorn
@@ -22,11 +22,12 @@ from treadle.blocking import LoopWatch
 from treadle.checkpoints.custom import CustomSaver
 from treadle.checkpoints.saver import Saver
 from treadle.clock import now_us
+from treadle.cluster.signals import Signals
 from treadle.config import Config
 from treadle.crons.routes import routes as cron_routes
 from treadle.crons.service import CronService
 from treadle.crons.ticker import Ticker
-from treadle.database import Database
+from treadle.database import Database, Transaction
 from treadle.database.sqlite import DatabaseInUse, SQLiteDatabase
 from treadle.graphs.importing import import_object
 from treadle.graphs.providing import open_provided
@@ -38,7 +39,7 @@ from treadle.http.metrics import RequestMetrics
 from treadle.http.protocol import HttpProtocol
 from treadle.runs import queries as run_queries
 from treadle.runs.loops import LoopPool
-from treadle.runs.outcome import STATE
+from treadle.runs.outcome import STATE, Outcome
 from treadle.runs.rooms import Rooms
 from treadle.runs.routes import routes as run_routes
 from treadle.runs.service import RunService
@@ -55,12 +56,15 @@ from treadle.streaming.protocol.commands import Commands
 from treadle.streaming.protocol.routes import protocol_routes
 from treadle.streaming.protocol.run_commands import RunCommands
 from treadle.streaming.protocol.state_commands import StateCommands
+from treadle.streaming.relay.exchange import Exchange
+from treadle.streaming.relay.relays import DatabaseRelay, Relay
 from treadle.streaming.retention import Retention
 from treadle.sweeping import Sweep, Sweeper
 from treadle.system.models import WorkerFigures
 from treadle.system.routes import routes as system_routes
 from treadle.system.service import SystemService
 from treadle.threads.models import Ttl
+from treadle.threads.removal import DeletedIn
 from treadle.threads.routes import routes as thread_routes
 from treadle.threads.service import ThreadService
 from treadle.threads.sweep import ThreadSweep
@@ -73,12 +77,18 @@ KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 2
 EXIT_LOST = 3
 
+Role = Literal["all", "api", "worker"]
+"""What a process does: answers requests and executes runs, or only one of the two."""
+
 
 class Server:
     """All rooms of one process, put together by ``open``."""
 
-    def __init__(self, config: Config, settings: Settings, url: str | None = None) -> None:
+    def __init__(
+        self, config: Config, settings: Settings, url: str | None = None, role: Role = "all"
+    ) -> None:
         self._config, self._settings, self._url = config, settings, url
+        self._role = role
         self._worker: Worker
         self._events: EventHub
         self._webhooks: Webhooks
@@ -101,7 +111,18 @@ class Server:
             await events.open(alone)
             webhooks = Webhooks(database, WebhookRules.read(config.webhooks, os.environ))
             saver = await open_saver(stack, config, database)
-            rooms = Rooms(database, registry, saver, store, events, settings, webhooks, self._url)
+            signals = Signals(database)
+            rooms = Rooms(
+                database,
+                registry,
+                saver,
+                store,
+                events,
+                settings,
+                webhooks,
+                self._url,
+                signals=signals,
+            )
             if settings.bg_job_isolated_loops:
                 rooms.loops = LoopPool(loop_factory())
                 stack.callback(rooms.loops.close)
@@ -111,9 +132,13 @@ class Server:
                 await runs.thread_deleted(thread_id)
 
             def announce_state(thread_id: str, state: dict[str, Any]) -> None:
-                if (log := events.current(thread_id)) is not None:
-                    data = dumps({"state": state, "thread_id": thread_id})
-                    log.append("", STATE, "state_update", data)
+                if events.relay is None and events.current(thread_id) is None:
+                    return
+                data = dumps({"state": state, "thread_id": thread_id})
+                events.tell_all(thread_id, STATE, "state_update", data)
+
+            async def thread_deleted_in(transaction: Transaction, thread_id: str) -> None:
+                await runs.thread_deleted_in(transaction, thread_id)
 
             threads = ThreadService(
                 database,
@@ -123,6 +148,7 @@ class Server:
                 ttl_default=default_ttl(config),
                 stop_runs=stop_runs,
                 announce_state=announce_state,
+                deleted_in=thread_deleted_in,
             )
             stack.push_async_callback(threads.removal.stop)
             assistants = AssistantService(
@@ -152,9 +178,10 @@ class Server:
                 database,
                 metrics,
                 rooms.figures,
-                lambda: WorkerFigures(worker.slots, worker.active),
+                lambda: WorkerFigures(worker.slots_open, worker.active),
             )
-            endpoints += system_routes(system, endpoints)
+            system_endpoints = system_routes(system, endpoints)
+            endpoints += system_endpoints
             app = Application(
                 endpoints,
                 sockets=sockets,
@@ -165,12 +192,32 @@ class Server:
                 custom_app=custom_app(config),
             )
             webhooks.app = app
+            if self._role == "worker":
+                app = Application(system_endpoints, metrics=metrics)
             self._worker, self._events, self._webhooks = worker, events, webhooks
             self._ticker = ticker
-            await worker.open(alone)
+            signals.on("assistant", assistants.forget)
+            signals.on_missed(assistants.forget)
+            signals.on("webhooks", webhooks.wake)
+            signals.on("deleted", runs.stop_thread)
+            ends = DatabaseRelay(database, signals)
+            redis = open_redis(settings, database, signals, ends)
+            if redis is not None:
+                system.checks["redis"] = redis.is_well
+            exchange = Exchange(events, database, signals, ends, redis, Outcome.unpack)
+            await signals.open()
+            stack.push_async_callback(signals.close)
+            if not signals.is_alone:
+                webhooks.shared = True
+                await exchange.open(runs.outcome_of)
+                stack.push_async_callback(exchange.close)
+            if self._role != "api":
+                await worker.open(alone)
             ticker.open()
             stack.push_async_callback(self.drain)
-            sweeper = Sweeper(sweeps(config, settings, database, saver, store, stop_runs))
+            sweeper = Sweeper(
+                sweeps(config, settings, database, saver, store, stop_runs, thread_deleted_in)
+            )
             sweeper.start()
             stack.push_async_callback(sweeper.stop)
             if not settings.allow_blocking:
@@ -190,7 +237,8 @@ class Server:
 
     def ready(self) -> None:
         """Requests are answered from now on: webhooks may call this server itself."""
-        self._webhooks.start()
+        if self._role != "worker":  # which answers none
+            self._webhooks.start()
 
     async def drain(self) -> None:
         """Begin no more runs, let those at work end for a while, close what hears of them."""
@@ -253,6 +301,24 @@ async def open_database(settings: Settings, folder: Path) -> tuple[Database, boo
         return database, False
 
 
+def open_redis(
+    settings: Settings, database: Database, signals: Signals, ends: DatabaseRelay
+) -> Relay | None:
+    """The relay through Redis, if one is set."""
+    if settings.redis_uri is None:
+        return None
+    from treadle.streaming.relay.redis import RedisRelay
+
+    return RedisRelay(
+        settings.redis_uri,
+        database,
+        signals,
+        ends,
+        cluster=settings.redis_cluster,
+        prefix=settings.redis_key_prefix,
+    )
+
+
 def custom_app(config: Config) -> CustomApp | None:
     """The user's own app, if langgraph.json names one."""
     source = (config.http or {}).get("app")
@@ -300,9 +366,16 @@ def sweeps(
     saver: Saver,
     store: BaseStore,
     deleted: Callable[[str], Awaitable[None]],
+    deleted_in: DeletedIn,
 ) -> list[Sweep]:
     """What is removed by the clock; ``deleted`` hears of each thread among it."""
-    threads = ThreadSweep(database, saver, limit=config.thread_ttl.sweep_limit, deleted=deleted)
+    threads = ThreadSweep(
+        database,
+        saver,
+        limit=config.thread_ttl.sweep_limit,
+        deleted=deleted,
+        deleted_in=deleted_in,
+    )
     events = Retention(
         database, settings.resumable_stream_ttl_secs, settings.events_max_bytes_per_thread
     )
@@ -322,15 +395,17 @@ def run(
     *,
     host: str,
     port: int,
-    sock: socket.socket,
+    sock: socket.socket | None,
     log: Any,
     on_ready: Callable[[], None],
+    role: Role = "all",
 ) -> None:
     """Serve at ``sock`` until SIGINT or SIGTERM. ``on_ready`` is called once requests are answered.
 
+    A worker answers there nothing but how it is; it needs no ``sock``.
     Raises ``StartupError`` if the server cannot start.
     """
-    server = Server(config, settings, f"http://{host}:{port}{settings.mount_prefix}")
+    server = Server(config, settings, f"http://{host}:{port}{settings.mount_prefix}", role)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         loop = runner.get_loop()
         serving = loop.create_task(_serve(server, sock, on_ready))
@@ -344,7 +419,7 @@ def run(
                 logger.error("a graph called sys.exit(): the server goes on", code=error.code)
 
 
-async def _serve(server: Server, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+async def _serve(server: Server, sock: socket.socket | None, on_ready: Callable[[], None]) -> None:
     async with server.open() as app:
         http = uvicorn.Config(
             app,
@@ -358,7 +433,8 @@ async def _serve(server: Server, sock: socket.socket, on_ready: Callable[[], Non
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
-        await _HttpServer(http, server, on_ready).serve(sockets=[sock])
+        sockets = [] if sock is None else [sock]
+        await _HttpServer(http, server, on_ready).serve(sockets=sockets)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

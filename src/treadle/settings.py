@@ -36,6 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """As many connections to PostgreSQL has this process at most."""
     postgres_wait_secs: float = 60
     """How long the start waits for a PostgreSQL that does not answer."""
+    redis_uri: str | None = None
+    """Events go to other processes through this Redis, and not through the database."""
+    redis_cluster: bool = False
+    redis_key_prefix: str = ""
     sqlite_synchronous: Literal["normal", "full"] = "normal"
     """``normal``: a commit survives the process; ``full``: it survives a power cut too."""
     log_level: str = "INFO"
@@ -162,6 +166,12 @@ def _postgres_uri(text: str) -> str:
     return text
 
 
+def _redis_uri(text: str) -> str:
+    if not re.match(r"(redis|rediss|unix)://.", text):
+        raise ValueError("redis://host:6379/0, rediss://... with TLS, or unix://path")
+    return text
+
+
 def _origins(text: str) -> tuple[str, ...]:
     return tuple(origin for part in text.split(",") if (origin := part.strip()))
 
@@ -180,6 +190,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DATABASE_URI": ("database_uri", parse_database_uri),
     "TREADLE_POSTGRES_CONNECTIONS": ("postgres_connections", _whole(6)),
     "TREADLE_POSTGRES_WAIT_SECS": ("postgres_wait_secs", _seconds(0, float("inf"))),
+    "REDIS_URI": ("redis_uri", _redis_uri),
+    "REDIS_URI_CUSTOM": ("redis_uri", _redis_uri),
+    "REDIS_CLUSTER": ("redis_cluster", _boolean),
+    "REDIS_KEY_PREFIX": ("redis_key_prefix", str),
     "TREADLE_SQLITE_SYNCHRONOUS": ("sqlite_synchronous", _one_of("normal", "full")),
     "LOG_LEVEL": ("log_level", _log_level),
     "LOG_JSON": ("log_json", _boolean),

@@ -1,4 +1,4 @@
-"""The command line: ``treadle dev``, ``serve``, ``check``, ``chat``, ``db`` and others.
+"""The command line: ``treadle dev``, ``serve``, ``worker``, ``check``, ``chat``, ``db`` and others.
 
 Each command has a module, imported when it is called, so that ``treadle --help`` and the
 process that watches for changes stay light.
@@ -20,6 +20,7 @@ from treadle.errors import StartupError
 COMMANDS = {
     "dev": "Serve the graphs of a project while you work on it.",
     "serve": "Serve the graphs of a project.",
+    "worker": "Execute the runs that other processes accept.",
     "check": "Check a project: its config, and that every graph loads.",
     "chat": "Talk to an agent of a running server.",
     "db": "Look after the database: upgrade, status, vacuum, copy.",

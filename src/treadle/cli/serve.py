@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from treadle.cli.options import config_option, database_option, enter, jobs_option, level_option
-from treadle.cli.serving import serve_here
+from treadle.cli.serving import need_postgres, serve_here
 from treadle.cli.sockets import DEFAULT_PORT, listen_at
 from treadle.config import load_config
 
@@ -27,6 +29,16 @@ from treadle.config import load_config
 @database_option
 @jobs_option
 @level_option
+@click.option("--api-only", is_flag=True, help="Leave runs to `treadle worker` (PostgreSQL).")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="How many processes serve at the port (PostgreSQL).",
+)
+@click.option("--inherited", type=int, hidden=True, help="The socket's file descriptor.")
+@click.option("--alive", type=int, hidden=True, help="A pipe that closes when the parent ends.")
 def serve(
     host: str,
     port: int,
@@ -34,6 +46,10 @@ def serve(
     database: str | None,
     n_jobs_per_worker: int | None,
     log_level: str | None,
+    api_only: bool,
+    processes: int,
+    inherited: int | None,
+    alive: int | None,
 ) -> None:
     """Serve the graphs of a project: no reload, no browser, logs as JSON (LOG_JSON=false: text)."""
     config = load_config(config_path)
@@ -44,5 +60,15 @@ def serve(
         n_jobs_per_worker=n_jobs_per_worker,
         log_level=log_level,
     )
-    with closing(listen_at(host, port)) as sock:
-        serve_here(config, settings, sock, host)
+    sock = socket.socket(fileno=inherited) if inherited is not None else listen_at(host, port)
+    with closing(sock):
+        if processes > 1 and inherited is None:
+            need_postgres(settings, f"--processes {processes}")
+            from treadle.cli.processes import Processes
+
+            sys.exit(Processes(sock, sys.argv[1:], processes).run())
+        if alive is not None:
+            from treadle.cli.supervisor import end_with_parent
+
+            end_with_parent(alive)
+        serve_here(config, settings, sock, host, role="api" if api_only else "all")

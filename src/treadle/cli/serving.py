@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,20 +18,27 @@ from treadle.config import Config
 from treadle.errors import StartupError
 from treadle.settings import Settings, make_state_folder
 
+if TYPE_CHECKING:
+    from treadle.server import Role
+
 
 def serve_here(
     config: Config,
     settings: Settings,
-    sock: socket.socket,
+    sock: socket.socket | None,
     host: str,
     *,
     browser: bool = False,
     notes: tuple[str, ...] = (),
+    role: Role = "all",
 ) -> None:
     """Serve until a signal says stop. Raises ``StartupError`` if it cannot start.
 
-    ``notes`` are lines for the banner, which is shown as soon as requests are answered.
+    ``notes`` are lines for the banner, which is shown as soon as requests are answered. Only a
+    worker may have no ``sock``.
     """
+    if role != "all":
+        need_postgres(settings, "A worker" if role == "worker" else "--api-only")
     if config.auth is not None and not is_loopback(host):
         raise StartupError(
             f'{config.path} has "auth", which is not yet in effect: every caller would be let '
@@ -44,7 +51,8 @@ def serve_here(
     from treadle import logs, server
 
     log = logs.configure(settings)
-    url = url_of(host, port_of(sock)) + settings.mount_prefix
+    port = 0 if sock is None else port_of(sock)
+    url = "" if sock is None else url_of(host, port) + settings.mount_prefix
 
     def on_ready() -> None:
         # What start-up made stays: no collection need look at it again.
@@ -55,8 +63,24 @@ def serve_here(
             threading.Thread(target=webbrowser.open, args=[f"{url}/docs"], daemon=True).start()
 
     server.run(
-        config, settings, host=host, port=port_of(sock), sock=sock, log=log, on_ready=on_ready
+        config,
+        settings,
+        host=host,
+        port=port,
+        sock=sock,
+        log=log,
+        on_ready=on_ready,
+        role=role,
     )
+
+
+def need_postgres(settings: Settings, what: str) -> None:
+    """Raise ``StartupError`` if only one process can have the database."""
+    if not settings.is_postgres:
+        raise StartupError(
+            f"{what} needs PostgreSQL: an SQLite file serves one process alone. Set"
+            " DATABASE_URI=postgresql://user@host/database, or run one `treadle serve`."
+        )
 
 
 def announce(
@@ -67,7 +91,7 @@ def announce(
     graphs = [spec.graph_id for spec in config.graphs]
     if settings.log_json or settings.log_level not in ("DEBUG", "INFO"):
         log.info(
-            f"Treadle {__version__} serves {url}",
+            f"Treadle {__version__} serves {url}" if url else f"Treadle {__version__} works",
             api=url,
             docs=f"{url}/docs",
             database=database,
@@ -78,8 +102,7 @@ def announce(
             log.warning(warning)
         return
     rows = [
-        ("API", url),
-        ("Docs", f"{url}/docs"),
+        *([("API", url), ("Docs", f"{url}/docs")] if url else []),
         ("Database", database),
         ("Graphs", ", ".join(graphs)),
     ]

@@ -42,6 +42,13 @@ class Transaction(Protocol):
         """All rows of a query, or of a statement with RETURNING."""
         ...
 
+    def announce(self, text: str, to: str | None = None) -> None:
+        """Let the processes that listen hear ``text`` once this is committed, or one of them.
+
+        The same is told once in a commit. With SQLite there is nobody to hear it.
+        """
+        ...
+
 
 Body = Callable[[Transaction], Awaitable[T]]
 
@@ -71,11 +78,22 @@ class Dialect(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """An ear for what other processes announce."""
+
+    async def close(self) -> None: ...
+
+
 class Database(Protocol):
     """A database: reads see what was committed, writes are whole and in order."""
 
     @property
     def dialect(self) -> Dialect: ...
+
+    @property
+    def channel(self) -> str:
+        """The name under which this database's processes hear each other."""
+        ...
 
     async def open(self) -> None:
         """Connect and bring the schema up to date. Raises ``StartupError`` if it can't."""
@@ -147,4 +165,14 @@ class Database(Protocol):
 
     async def flush(self) -> None:
         """Return once everything handed in so far is durable."""
+        ...
+
+    async def listen(
+        self, name: str, hear: Callable[[str], None], missed: Callable[[], None]
+    ) -> Listener | None:
+        """Hear, on the event loop, what processes announce to all, and to the one called ``name``.
+
+        It is heard in the order of the commits, one's own too. ``missed`` is called when there
+        may have been more than was heard. None if no other process can have this database.
+        """
         ...

@@ -21,6 +21,7 @@ from treadle.database import NO_PARAMS, Body, Params, Row
 from treadle.database.migrations import pending
 from treadle.database.postgres_dialect import PostgresDialect
 from treadle.database.postgres_link import Link, connect, conninfo, first_connection, shown
+from treadle.database.postgres_listener import PostgresListener, channel_of
 from treadle.database.postgres_pipeline import Answer, ConnectionLost
 from treadle.database.postgres_sql import columns_of, load_rows, translate, without_nul
 from treadle.database.postgres_writer import LOCK_MS, Job, Writer
@@ -53,6 +54,7 @@ class PostgresDatabase:
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self.dialect = PostgresDialect()
+        self.channel = ""
         self._uri = uri
         self._scanners = max(connections, FEWEST_CONNECTIONS) - APART
         self._wait_seconds = wait_seconds
@@ -70,6 +72,7 @@ class PostgresDatabase:
         connection = await first_connection(self._uri, self._wait_seconds)
         try:
             await self._migrate(connection)
+            self.channel = await channel_of(connection)
         except Error as error:
             raise StartupError(
                 f"PostgreSQL at {shown(self._uri)} cannot be used: {str(error).strip()}."
@@ -79,7 +82,8 @@ class PostgresDatabase:
         self._info = info = conninfo(self._uri)
         self._loop = asyncio.get_running_loop()
         self._readers = [Link(lambda: connect(info)) for _ in range(READERS)]
-        self._writer = Writer(Link(lambda: connect(info, lock_timeout=f"{LOCK_MS}ms")))
+        writing = Link(lambda: connect(info, lock_timeout=f"{LOCK_MS}ms"))
+        self._writer = Writer(writing, self.channel)
         self._writer.open()
         self._pool = AsyncConnectionPool(
             info,
@@ -221,6 +225,14 @@ class PostgresDatabase:
                 if self._closed:
                     connection.close()
         return connection
+
+    async def listen(
+        self, name: str, hear: Callable[[str], None], missed: Callable[[], None]
+    ) -> PostgresListener:
+        channels = self.channel, f"{self.channel}.{name}"
+        listener = PostgresListener(self._info, channels, hear, missed)
+        await listener.open()
+        return listener
 
 
 def _load(link: Link) -> int:

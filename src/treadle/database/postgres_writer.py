@@ -37,7 +37,9 @@ LOCK_MS = 200
 """How long a group waits for a row that another process has locked, before it is taken apart:
 two groups that wait for each other would else stand still for a second (deadlock_timeout)."""
 PATIENT = "SET LOCAL lock_timeout = '10s'"
-_RETRIED = ("40001", "40P01", "55P03", *STALE_PLANS)
+NOTIFY = "SELECT pg_notify(:channel, :text)"
+_RETRIED = ("40001", "40P01", "55P03", "23505", *STALE_PLANS)
+"""Among them a key that is there already: another process was faster, which the next try sees."""
 _READS = ("SELECT", "WITH")
 
 
@@ -93,11 +95,12 @@ class _Asking:
 class PostgresTransaction:
     """See ``treadle.database.Transaction``: one run of a job's body within a group."""
 
-    __slots__ = ("_coroutine", "_group", "changed", "job")
+    __slots__ = ("_coroutine", "_group", "changed", "job", "signals")
 
     def __init__(self, job: Job, group: _Group) -> None:
         self.job, self._group = job, group
         self.changed = False
+        self.signals: list[tuple[str | None, str]] = []
         self._coroutine: Any = None
 
     async def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
@@ -123,6 +126,9 @@ class PostgresTransaction:
         rows = (await _Asking(sql, params)).rows
         self._see(sql, len(rows))
         return rows
+
+    def announce(self, text: str, to: str | None = None) -> None:
+        self.signals.append((to, text))
 
     def _see(self, sql: str, count: int) -> None:
         if count and not self.changed:
@@ -169,14 +175,16 @@ class PostgresTransaction:
 class _Group:
     """Jobs that one transaction does. ``error``: why it cannot be committed."""
 
-    def __init__(self, pipeline: Pipeline, *, patient: bool = False) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, channel: str, *, patient: bool = False) -> None:
+        self._pipeline, self._channel = pipeline, channel
         self._patient = patient
         self._has_begun = False
         self._left = 0
         self._wave_over: asyncio.Future[None] | None = None
         self.error: Exception | None = None
         self.is_committing = False
+        self.signals: dict[tuple[str | None, str], None] = {}
+        """What the transaction announces, and to whom."""
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Do all jobs and commit; ``error`` tells if that failed."""
@@ -190,6 +198,10 @@ class _Group:
                 self._wave_over = None
             if self.error is not None:
                 break
+        if self.error is None:
+            for to, text in self.signals:
+                channel = self._channel if to is None else f"{self._channel}.{to}"
+                self.send(NOTIFY, {"channel": channel, "text": text}, self.check)
         if not self._has_begun:
             return
         if self.error is None:
@@ -225,6 +237,8 @@ class _Group:
 
     def ended(self, transaction: PostgresTransaction) -> None:
         error = transaction.job.error
+        if error is None and transaction.signals:
+            self.signals |= dict.fromkeys(transaction.signals)
         if isinstance(error, ConnectionLost) or transaction.changed:
             self.error = self.error or error
         self._left -= 1
@@ -252,10 +266,10 @@ def _waves(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 class Writer:
-    """Does jobs in the order in which they were added."""
+    """Does jobs in the order in which they were added. ``channel``: see ``Database.channel``."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, link: Link, channel: str) -> None:
+        self._link, self._channel = link, channel
         self._jobs: list[Job] = []
         self._woken = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
@@ -320,7 +334,7 @@ class Writer:
 
     async def _do_together(self, jobs: Sequence[Job]) -> bool:
         """One transaction for all; False if that was undone."""
-        group = _Group(await self._link.get())
+        group = _Group(await self._link.get(), self._channel)
         await group.run(jobs)
         if group.error is not None:
             if _is_unclear(group):
@@ -337,7 +351,7 @@ class Writer:
         """A transaction for one, again if it fails by no fault of its own."""
         for attempt in range(TRIES):
             pipeline = await self._link.get()
-            group = _Group(pipeline, patient=attempt > 0)
+            group = _Group(pipeline, self._channel, patient=attempt > 0)
             await group.run((job,))
             if group.error is None:
                 break

@@ -120,6 +120,9 @@ class SQLiteTransaction:
     async def fetch_all(self, sql: str, params: Params = NO_PARAMS) -> Sequence[Row]:
         return self._connection.execute(sql, cast("Any", params)).fetchall()
 
+    def announce(self, text: str, to: str | None = None) -> None:
+        """Nobody else has this file open."""
+
 
 class _Job:
     """A body that was handed in, and who hears of its end."""
@@ -173,6 +176,7 @@ class SQLiteDatabase:
     def __init__(self, path: Path, synchronous: Literal["normal", "full"] = "normal") -> None:
         self.path = path
         self.dialect = SQLiteDialect()
+        self.channel = ""
         self._synchronous = synchronous
         self._jobs: list[_Job] = []
         self._linger: asyncio.TimerHandle | None = None
@@ -368,6 +372,11 @@ class SQLiteDatabase:
     def hurry(self) -> None:
         if self._jobs:
             self._commit_at_turns_end()
+
+    async def listen(
+        self, name: str, hear: Callable[[str], None], missed: Callable[[], None]
+    ) -> None:
+        """One process has the file: there is nobody to listen to."""
 
     async def flush(self) -> None:
         if self._jobs or self._committing is not None:

@@ -110,6 +110,8 @@ class Draft:
             ),
         }
         await transaction.send(queries.INSERT_RUN, values)
+        later_us = self.due_us if self.delayed else None
+        service.announce(transaction, assistant.graph_id, later_us)
         await transaction.send(
             queries.THREAD_TAKES_RUN,
             {

@@ -59,6 +59,7 @@ class Execution:
         self._told_to_stop = self._loop.create_future()
         self._before: Execution | None = None
         self._left_behind: asyncio.Future[None] | None = None
+        self._is_watched = False
 
     # -- from outside ----------------------------------------------------------------------
 
@@ -70,9 +71,16 @@ class Execution:
         self._before = before
         self._log = self._rooms.events.log(self.claim.thread_id)
         self._log.hold()
+        if (relay := self._rooms.events.relay) is not None:
+            self._forwarding = relay.begin(self._log, self.claim.row, self.claim.resumable)
         self._task = asyncio.create_task(self._perform(), name=f"run {self.claim.run_id}")
-        self._task.add_done_callback(lambda _: self._log.release())
+        self._task.add_done_callback(self._leave)
         return self._task
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        if (relay := self._rooms.events.relay) is not None:
+            relay.end(self._forwarding)
+        self._log.release()
 
     def drain(self) -> None:
         """Hand the run back at its next superstep boundary, to be gone on with elsewhere.
@@ -256,14 +264,17 @@ class Execution:
         if stopped == "lose":
             return
         if stopped == "hand_back":
+            self._send_on()
             await self._rooms.database.write(self._hand_back, claim.thread_id)
             return
         status, thread_status, error = self._verdict()
+        self._send_on()
+        after = self._log.handed_id
         told = self._told_last(status, thread_status, error)
         try:
             thread = await self._rooms.database.write(
                 lambda transaction: self._write_end(
-                    transaction, status, thread_status, error, told
+                    transaction, status, thread_status, error, told, after
                 ),
                 claim.thread_id,
             )
@@ -281,7 +292,7 @@ class Execution:
         self.thread_waits = thread["status"] == "busy"
         self._log.on_numbered_reader = self._log.in_flight = None
         for entry in told:
-            self._log.publish(entry, last=True)
+            self._log.publish(entry, last=True, forwarded=True)
         if claim.kwargs["webhook"]:
             self._rooms.webhooks.wake()
 
@@ -307,8 +318,34 @@ class Execution:
             # What it has told so far is no later than this: see LAST_EVENT_ID.
             thread = {"thread_id": self.claim.thread_id, "now": now_us()}
             await transaction.execute(queries.TOUCH_THREAD, thread)
+        if (relay := self._rooms.events.relay) is not None:
+            await relay.hand_back_in(transaction, self._log)
+            self._rooms.tell(transaction, "runs")
+
+    def _send_on(self) -> None:
+        """Let other processes have what there is, before what is written next."""
+        if (relay := self._rooms.events.relay) is not None:
+            relay.flush()
 
     async def _write_end(
+        self,
+        transaction: Transaction,
+        status: str,
+        thread_status: str,
+        error: Error,
+        told: Sequence[Entry],
+        after: int,
+    ) -> Row | None:
+        """See ``_settle_in``. Those who watch elsewhere hear of it with the commit."""
+        self._is_watched = False
+        row = await self._settle_in(transaction, status, thread_status, error, told)
+        if row is not None and self._is_watched:
+            relay, claim = self._rooms.events.relay, self.claim
+            assert relay is not None
+            await relay.end_in(transaction, claim.thread_id, told, after, claim.resumable)
+        return row
+
+    async def _settle_in(
         self,
         transaction: Transaction,
         status: str,
@@ -332,16 +369,22 @@ class Execution:
             "keep": summary is None,
             "state_values": summary.values if summary else None,
             "interrupts": summary.interrupts if summary else None,
+            "process": self._rooms.me,
+            "last_event_id": told[-1].id,
         }
         await transaction.send(queries.LOCK_THREAD, params)
         owned = await transaction.fetch_one(queries.OWNED_TO_END, params)
         if owned is None:
             return None
+        if self._rooms.events.relay is not None:
+            self._is_watched = owned["watched"]
         if owned["stop"] not in (None, self._drive.stopped):
             raise _Stopped(owned["stop"])
         await transaction.send(queries.END_RUN, {**params, "status": status})
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
+            if not self._rooms.webhooks.is_open:
+                self._rooms.tell(transaction, "webhooks")
         if claim.temporary:
             await events.keep_in(transaction, claim.thread_id, told, keep=False)
             gone = await self._rooms.delete_temporary(transaction, claim.thread_id, claim.run_id)

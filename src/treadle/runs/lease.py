@@ -27,14 +27,18 @@ assert 3 * RENEW_SECONDS < LEASE_SECONDS, "two renewals may fail before a lease 
 
 
 class Lease:
-    """This process's claim to be alive. ``owner`` names it in the rows of its runs.
+    """This process's claim to be alive. ``owner`` names it in the rows of its runs: it ends in
+    the ``process``'s name among others, and the ``number`` of its lease.
 
     ``on_lost`` is called on the event loop once another worker has declared this one dead: it
     was out of touch for longer than a lease, and its runs are others' now.
     """
 
-    def __init__(self, database: Database, on_lost: Callable[[], None]) -> None:
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-12:]}"
+    def __init__(
+        self, database: Database, on_lost: Callable[[], None], process: str = "", number: int = 1
+    ) -> None:
+        process = process or new_id()[-12:]
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{process}.{number}"
         self._database = database
         self._on_lost = on_lost
         self._stopped = threading.Event()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from treadle.serialization import dumps
 
 GONE = {"error": "HTTPException", "message": "404: Run not found"}
@@ -26,6 +28,22 @@ class Outcome:
     ) -> None:
         self.status, self.output, self.error = status, output, error
         self._json: bytes | None = None
+
+    def pack(self) -> bytes:
+        """The outcome for another process, which ``unpack``s it."""
+        return msgspec.msgpack.encode((self.status, self.json(), self.error))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Outcome:
+        status, json, error = msgspec.msgpack.decode(data)
+        return cls.told(status, json, error)
+
+    @classmethod
+    def told(cls, status: str, json: bytes, error: dict[str, str] | None = None) -> Outcome:
+        """An outcome of which only the JSON is known."""
+        outcome = cls(status, None, error)
+        outcome._json = json
+        return outcome
 
     def json(self) -> bytes:
         """The body of ``wait`` and ``join``: the output, or ``{"__error__": ...}``."""

@@ -13,12 +13,20 @@ LOCK = "/*postgres FOR UPDATE*/"
 
 LOCK_THREAD = f"SELECT 1 FROM threads WHERE thread_id = :thread_id {LOCK}"
 
+# A run without a delay is due no earlier than those that were accepted before it, whose process
+# may have had a clock that was ahead.
+_LATEST = """(SELECT max(created_at) FROM runs
+    WHERE thread_id = :thread_id AND status IN ('pending', 'running') AND created_at <= updated_at
+        AND created_at > CAST(:created_at AS BIGINT)
+        AND CAST(:created_at AS BIGINT) = CAST(:updated_at AS BIGINT))"""
+
 INSERT_RUN = """
 INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, status, created_at, updated_at,
                   metadata, kwargs, multitask_strategy, temporary)
-VALUES (:run_id, :thread_id, :assistant_id, :graph_id, 'pending', :created_at, :updated_at,
+VALUES (:run_id, :thread_id, :assistant_id, :graph_id, 'pending',
+        coalesce({latest}, :created_at), coalesce({latest}, :updated_at),
         :metadata, :kwargs, :multitask_strategy, :temporary)
-"""
+""".replace("{latest}", _LATEST)
 
 THREAD_TAKES_RUN = """
 UPDATE threads SET status = 'busy', metadata = :metadata, config = :config, updated_at = :now
@@ -26,7 +34,7 @@ WHERE thread_id = :thread_id
 """
 
 IN_FLIGHT = f"""
-SELECT run_id, status, attempt, temporary, graph_id, kwargs FROM runs
+SELECT run_id, status, attempt, temporary, graph_id, kwargs, owner FROM runs
 WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq {LOCK}
 """
 
@@ -48,7 +56,7 @@ ORDER BY created_at DESC, seq DESC LIMIT :limit OFFSET :offset
 _CLAIM = """
 WITH next AS (
     SELECT r.seq FROM runs AS r
-    WHERE r.status = 'pending' AND r.created_at <= :now {which}
+    WHERE r.status = 'pending' AND r.created_at <= :now {skew} {which} /*any graph*/
       AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner)
       AND NOT EXISTS (
         SELECT 1 FROM runs AS o
@@ -62,15 +70,32 @@ WITH next AS (
 UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, started_at = :now,
                 updated_at = :now
 WHERE seq IN (SELECT seq FROM next)
-RETURNING seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, kwargs,
+RETURNING {elsewhere}
+          seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, kwargs,
           multitask_strategy, temporary, started_at, attempt,
           attempt - handed_back AS tries, stop
 """
 
-CLAIM = _CLAIM.format(which="")
+# Where other processes have come to with the thread, and which of them have readers of it.
+_ELSEWHERE = """/*postgres (
+            SELECT greatest(last_event_id, (
+                SELECT max(id) FROM events WHERE events.thread_id = t.thread_id))
+            FROM threads AS t WHERE t.thread_id = runs.thread_id) AS last_event_id,
+          (extract(epoch FROM clock_timestamp()) * 1000)::bigint << 20 AS floor_id,
+          (SELECT string_agg(process || ' ' || wants, ',')
+            FROM watches AS w WHERE w.thread_id = runs.thread_id) AS watchers,*/"""
+
+# A run without a delay is due at once, also where the clock is behind that of its process.
+_SKEW = """/*postgres + 3600000000
+      AND (r.created_at <= :now OR r.created_at <= r.updated_at)*/"""
+
+ANY_GRAPH = "/*any graph*/"
+"""Where a condition on ``r.graph_id`` goes: other processes may serve other graphs."""
+
+CLAIM = _CLAIM.format(which="", elsewhere=_ELSEWHERE, skew=_SKEW)
 
 # Runs that were begun and are to end.
-CLAIM_STOPPED = _CLAIM.format(which="AND r.stop IS NOT NULL")
+CLAIM_STOPPED = _CLAIM.format(which="AND r.stop IS NOT NULL", elsewhere=_ELSEWHERE, skew=_SKEW)
 
 # Leases. A run is its owner's as long as the owner's lease lasts.
 TAKE_LEASE = """
@@ -100,6 +125,8 @@ WHERE run_id = :run_id AND status = 'running'
   AND (owner = :owner OR owner NOT IN (SELECT owner FROM workers))
 """
 
+OWN_RUNS = "SELECT run_id, stop FROM runs WHERE owner = :owner AND status = 'running'"
+
 ANY_DUE = "SELECT 1 FROM runs WHERE status = 'pending' AND created_at <= :now LIMIT 1"
 
 HAND_BACK = """
@@ -120,7 +147,12 @@ SELECT stop FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status =
 /*postgres FOR SHARE*/
 """
 
-OWNED_TO_END = OWNED.replace("/*postgres FOR SHARE*/", LOCK)
+# Are there readers in other processes too?
+_WATCHED = """/*postgres EXISTS (
+    SELECT 1 FROM watches AS w WHERE w.thread_id = runs.thread_id AND w.process <> :process)
+    AS watched,*/"""
+
+OWNED_TO_END = OWNED.replace("/*postgres FOR SHARE*/", LOCK).replace("stop", f"{_WATCHED} stop", 1)
 
 # A rollback counts for more than an interrupt.
 STOP_BEGUN = """
@@ -137,12 +169,14 @@ _STATUS_UNLESS_BUSY = """CASE WHEN EXISTS (
         SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id
             AND runs.status IN ('pending', 'running')) THEN 'busy' ELSE """
 
+_MOVES_ON = "/*postgres last_event_id = greatest(last_event_id, :last_event_id),*/"
+
 THREAD_AFTER_RUN = f"""
 UPDATE threads SET
     status = {_STATUS_UNLESS_BUSY} :status END,
     state_values = CASE WHEN :keep THEN state_values ELSE :state_values END,
     interrupts = CASE WHEN :keep THEN coalesce(interrupts, '{{}}') ELSE :interrupts END,
-    error = :error, updated_at = :now, state_updated_at = :now
+    error = :error, {_MOVES_ON} updated_at = :now, state_updated_at = :now
 WHERE thread_id = :thread_id RETURNING status
 """
 
@@ -150,7 +184,7 @@ THREAD_AS_BEFORE = f"""
 UPDATE threads SET
     status = {_STATUS_UNLESS_BUSY}
         CASE WHEN coalesce(interrupts, '{{}}') = '{{}}' THEN 'idle' ELSE 'interrupted' END END,
-    interrupts = coalesce(interrupts, '{{}}'), error = NULL,
+    interrupts = coalesce(interrupts, '{{}}'), error = NULL, {_MOVES_ON}
     updated_at = :now, state_updated_at = :now
 WHERE thread_id = :thread_id RETURNING status
 """

@@ -11,6 +11,7 @@ from langgraph.store.base import BaseStore
 
 from treadle.checkpoints import upkeep
 from treadle.checkpoints.saver import Saver
+from treadle.cluster.signals import Signals
 from treadle.database import Database, Transaction
 from treadle.graphs.registry import GraphRegistry
 from treadle.runs import queries
@@ -28,8 +29,8 @@ logger = structlog.get_logger("treadle.runs")
 
 @dataclass
 class Rooms:
-    """The rooms that runs use. ``url`` is where this server answers; ``loops`` are
-    where graphs run, if not on the server's own."""
+    """The rooms that runs use. ``url`` is where this server answers; ``loops`` are where graphs
+    run, if not on the server's own; ``signals`` reach the other processes."""
 
     database: Database
     registry: GraphRegistry
@@ -41,6 +42,17 @@ class Rooms:
     url: str | None = None
     loops: LoopPool | None = None
     figures: RunFigures = field(default_factory=RunFigures)
+    signals: Signals | None = None
+
+    @property
+    def me(self) -> str:
+        """The name of this process among those that share the database."""
+        return "" if self.signals is None else self.signals.me
+
+    def tell(self, transaction: Transaction, kind: str, *about: str, to: str | None = None) -> None:
+        """Let other processes hear a signal once the transaction is committed."""
+        if self.signals is not None:
+            self.signals.tell(transaction, kind, *about, to=to)
 
     async def delete_run(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
         """Remove a run with its checkpoints and kept events."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller, Filter, authorize
@@ -32,8 +32,12 @@ from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
 from treadle.serialization import dumps, fragment, loads
 from treadle.streaming import queries as event_queries
-from treadle.streaming.log import LAST_ID, Entry, Reader
+from treadle.streaming.log import COUNTER_BITS, LAST_ID, Entry, Reader
 from treadle.streaming.protocol.envelope import lifecycle
+from treadle.streaming.relay.watching import process_of
+
+if TYPE_CHECKING:
+    from treadle.streaming.relay.exchange import Exchange
 
 BUSY = (
     "Thread is already running a task. Wait for it to finish or choose a different multitask"
@@ -98,6 +102,12 @@ class RunService:
         displaced = Displaced(
             self._rooms.events, {draft.thread_id for draft in drafts if draft.displaces}
         )
+        relay, events = self._rooms.events.relay, watch == "events"
+        expecting = [
+            reader.log
+            for reader in readers
+            if relay is not None and reader is not None and relay.expect(reader.log, events)
+        ]
         places = [[draft.thread_id, draft.run_id] for draft in drafts]
         made: list[Json] = []
 
@@ -111,6 +121,8 @@ class RunService:
                     await draft.insert(transaction, self, caller, request_id, displaced)
                     for draft in drafts
                 ]
+                for log in expecting:
+                    await cast("Exchange", relay).watch_in(transaction, log.thread_id, events)
             return before
 
         only = _only({draft.thread_id for draft in drafts}) if impulse is None else None
@@ -128,6 +140,8 @@ class RunService:
                 await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
+        for log in expecting:
+            cast("Exchange", relay).created(log, events)
         for draft in drafts:
             self._rooms.figures.count_created(draft.assistant.graph_id)
             self._worker.wake_at(draft.due_us) if draft.delayed else self._worker.wake()
@@ -276,6 +290,7 @@ class RunService:
             stop = {"run_id": run_id, "stop": action}
             await transaction.send(queries.STOP_BEGUN, stop)
             displaced.begun.append((run_id, action))
+            self._tell_owner(transaction, run, action)
             return
         if run["temporary"] and not newcomer:
             await self._rooms.delete_temporary(transaction, thread_id, run_id)
@@ -286,31 +301,54 @@ class RunService:
             await transaction.send(queries.END_PENDING, {"run_id": run_id, "now": now_us()})
         row = await transaction.fetch_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
         values = loads(row["state_values"]) if row and row["state_values"] else None
-        displaced.pending.append((thread_id, run_id, Outcome("interrupted", values)))
+        outcome = Outcome("interrupted", values)
+        displaced.pending.append((thread_id, run_id, outcome))
+        if (relay := self._rooms.events.relay) is not None:
+            await relay.tell_in(transaction, thread_id, Entry(0, run_id, END, "", b"", outcome))
         await self._end_here(transaction, thread_id, run, displaced)
+
+    def _tell_owner(self, transaction: Transaction, run: Row, how: str) -> None:
+        """Let the process that executes a run stop it."""
+        owner = process_of(run["owner"])
+        if run["status"] != "running":
+            self._rooms.tell(transaction, "stopped")
+        elif owner != self._rooms.me:
+            self._rooms.tell(transaction, "stop", run["run_id"], how, to=owner)
 
     async def _end_here(
         self, transaction: Transaction, thread_id: str, run: Row, displaced: Displaced
     ) -> None:
         """The end of a run that no execution tells of, for the readers of protocol v2."""
-        log = displaced.logs[thread_id]
+        log, relay = displaced.logs[thread_id], self._rooms.events.relay
         keep: bool = loads(run["kwargs"])["resumable"]
-        if keep or log.numbered_watched:
+        if (
+            keep
+            or log.numbered_watched
+            or (relay is not None and await relay.is_watched_in(transaction, thread_id))
+        ):
             end = lifecycle("interrupted", run["graph_id"])
             entry = log.entry(
                 run["run_id"], end.kind, end.name, end.data, numbered=True, label=end.label
             )
+            if relay is not None:
+                entry.id = relay.aside_id()
             await self._rooms.events.keep_in(transaction, thread_id, [entry], keep=keep)
             displaced.ends.append((thread_id, entry))
+            if relay is not None:
+                await relay.tell_in(transaction, thread_id, entry)
 
     async def _tell(self, displaced: Displaced) -> None:
         """Tell of what was displaced, now that it is durable."""
         await self._rooms.forget_runs(displaced.deleted)
         for thread_id, entry in displaced.ends:
-            displaced.logs[thread_id].publish(entry, last=True)
+            if self._rooms.events.relay is None:
+                displaced.logs[thread_id].publish(entry, last=True)
+            else:
+                displaced.logs[thread_id].publish_aside(entry)
         for thread_id, run_id, outcome in displaced.pending:
             # A run that never began has no place in a thread's stream: only its waiters hear.
-            displaced.logs[thread_id].append(run_id, END, "", b"", last=True, payload=outcome)
+            log = displaced.logs[thread_id]
+            log.publish_aside(Entry(log.told_id, run_id, END, "", b"", outcome))
         for run_id, action in displaced.begun:
             execution = self._worker.execution(run_id)
             if execution is not None:
@@ -405,7 +443,7 @@ class RunService:
         is registered before the row is read, so no end is missed between.
         """
         await self.check_thread(caller, thread_id)
-        reader = self._rooms.events.log(thread_id).read(watches=events)
+        reader = await self._rooms.events.open_reader(thread_id, watches=events)
         try:
             row = await self._row(thread_id, run_id)
         except BaseException:
@@ -454,7 +492,7 @@ class RunService:
         self, caller: Caller, thread_id: str, run_id: str, action: CancelAction
     ) -> Reader:
         """Cancel a run in flight; a reader that will find its end."""
-        reader = self._rooms.events.log(thread_id).read(watches=False)
+        reader = await self._rooms.events.open_reader(thread_id, watches=False)
         try:
             await self.cancel(caller, thread_id, run_id, action)
         except BaseException:
@@ -520,6 +558,7 @@ class RunService:
                     queries.SETTLE_THREAD,
                     {"thread_id": thread_id, "now": now_us()},
                 )
+                self._call_workers(transaction)
             return found or -ended
 
         with displaced:
@@ -550,6 +589,9 @@ class RunService:
                 if run["status"] in ("pending", "running"):
                     await self._end_here(transaction, thread_id, run, displaced)
             await transaction.send(queries.SETTLE_THREAD, {"thread_id": thread_id, "now": now})
+            self._tell_owner(transaction, run, "delete")
+            self._call_workers(transaction)
+            await self._tell_gone_in(transaction, thread_id, run_id)
 
         with displaced:
             await self._database.write(remove, thread_id)
@@ -567,15 +609,53 @@ class RunService:
         await self._rooms.forget_thread(thread_id)
         self._tell_gone(thread_id, "")
 
+    async def thread_deleted_in(self, transaction: Transaction, thread_id: str) -> None:
+        """Tell other processes that the transaction deletes a thread."""
+        self._rooms.tell(transaction, "deleted", thread_id)
+        await self._tell_gone_in(transaction, thread_id, "")
+
+    async def _tell_gone_in(self, transaction: Transaction, thread_id: str, run_id: str) -> None:
+        if (relay := self._rooms.events.relay) is not None:
+            gone = Entry(_now_id(), run_id, GONE_KIND, "error", dumps(GONE))
+            await relay.tell_in(transaction, thread_id, gone)
+
+    def stop_thread(self, thread_id: str) -> None:
+        """Another process has deleted a thread. Readers hear of it by the relay."""
+        self._worker.stop_thread(thread_id)
+
     def _tell_gone(self, thread_id: str, run_id: str) -> None:
         """Tell the readers of a deleted run, or with no run id those of a deleted thread."""
         if (log := self._rooms.events.current(thread_id)) is not None:
-            log.append(run_id, GONE_KIND, "error", dumps(GONE), last=True)
+            log.publish_aside(Entry(_now_id(), run_id, GONE_KIND, "error", dumps(GONE)))
+
+    def _call_workers(self, transaction: Transaction) -> None:
+        """Let other processes look for runs, if this one may not take them all."""
+        if self._worker.wants_help:
+            self._rooms.tell(transaction, "runs")
+
+    async def outcome_of(self, thread_id: str, run_id: str) -> Outcome | None:
+        """How a run has ended, as far as the database tells; None if it is not there."""
+        params = {"thread_id": thread_id, "run_id": run_id}
+        row = await self._database.read_one(queries.RUN, params)
+        if row is None:
+            return None
+        return Outcome.told(row["status"], await self.ended_output(row))
+
+    def announce(self, transaction: Transaction, graph_id: str, later_us: int | None) -> None:
+        """Let the workers of other processes know of a run, if they are needed for it."""
+        if later_us is not None:
+            self._rooms.tell(transaction, "due", str(later_us))
+        elif self._worker.wants_help or not self._worker.serves(graph_id):
+            self._rooms.tell(transaction, "runs")
 
 
 def _only(threads: set[str]) -> str | None:
     """The thread that a transaction is about, if it is about one alone."""
     return threads.pop() if len(threads) == 1 else None
+
+
+def _now_id() -> int:
+    return now_us() // 1000 << COUNTER_BITS
 
 
 def _close(readers: Iterable[Reader | None]) -> None:

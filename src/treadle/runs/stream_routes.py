@@ -85,7 +85,7 @@ class StreamRoutes:
                 )
         after = last_event_id(request.header("last-event-id"), ("-",))
         await self._service.check_thread(request.caller, thread_id)
-        reader = self._hub.log(thread_id).read()
+        reader = await self._hub.open_reader(thread_id)
         past, trimmed_until = await self._past(reader, thread_id, None, after)
         return thread_stream(reader, modes or frozenset({"run_modes"}), past, trimmed_until)
 

@@ -7,11 +7,14 @@ due time reached. A sweep every few seconds takes up the runs of workers whose l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
 from treadle.clock import SECOND_US, now_us
+from treadle.cluster.signals import Signals
 from treadle.database import Row, Transaction
 from treadle.runs import queries
 from treadle.runs.execution import Execution
@@ -26,6 +29,9 @@ NEVER_US = 2**62
 ANY_NUMBER = 2**31
 HAND_BACK_SECONDS = 5.0
 RETRY_SECONDS = 1.0
+LET_GO_SECONDS = 30.0
+SHARE_FROM = 16
+"""With fewer runs at work than this, a process takes new ones by itself."""
 
 
 class Worker:
@@ -39,17 +45,25 @@ class Worker:
         self.slots = slots
         self._rooms = rooms
         self._on_lost = on_lost
-        self._lease = Lease(rooms.database, self._lose)
+        self._leases = 0
+        self._lease = self._new_lease()
         self._executions: dict[str, Execution] = {}
         self._on_thread: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
+        self._woken, self._look_now = asyncio.Event(), asyncio.Event()
         self._stopped_wait = True
         self._duties: tuple[asyncio.Task[None], ...] = ()
         # Held while runs are claimed and started, or looked for in vain: no run that has just
         # been claimed is taken for lost.
         self._books = asyncio.Lock()
+        self._is_open = False
+        self._graphs = frozenset(rooms.registry.ids)
+        self._renewing: asyncio.Task[None] | None = None
+
+    def _new_lease(self) -> Lease:
+        self._leases += 1
+        return Lease(self._rooms.database, self._lose, self._rooms.me, self._leases)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -58,8 +72,12 @@ class Worker:
 
         ``alone``: no other process can have the database open, so all other workers are dead.
         """
+        if (signals := self._rooms.signals) is not None and not signals.is_alone:
+            self._listen_to(signals)
         await self._lease.open()
-        await self._rooms.database.write(_make_due)
+        self._is_open = True
+        if self._rooms.events.relay is None:
+            await self._rooms.database.write(_make_due)
         await self._take_up_lost(NEVER_US if alone else now_us())
         later = await self._rooms.database.scan(queries.PENDING_LATER, {"now": now_us()})
         for row in later:
@@ -82,6 +100,9 @@ class Worker:
             for duty in self._duties:
                 duty.cancel()
         self._duties = ()
+        self._is_open = False
+        if self._renewing is not None:
+            self._renewing.cancel()
         for how, seconds in (("drain", grace_seconds), ("cut off", HAND_BACK_SECONDS)):
             for execution in list(self._executions.values()):
                 execution.drain() if how == "drain" else execution.stop("hand_back")
@@ -92,7 +113,58 @@ class Worker:
     def _lose(self) -> None:
         for execution in list(self._executions.values()):
             execution.stop("lose")
-        self._on_lost()
+        if self._rooms.signals is None or self._rooms.signals.is_alone:
+            self._on_lost()
+        elif self._is_open:
+            self._renewing = asyncio.create_task(self._begin_anew(), name="new lease")
+
+    async def _begin_anew(self) -> None:
+        """Go on under a new lease, once nothing goes on that was begun under the old one.
+
+        Nothing of that is written: its runs are others' now.
+        """
+        logger.error("out of touch for longer than a lease: other workers go on with the runs")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LET_GO_SECONDS)
+        if self._tasks:
+            logger.error("runs that are others' now do not stop")
+            self._on_lost()
+            return
+        self._lease = self._new_lease()
+        while True:
+            try:
+                await self._lease.open()
+                break
+            except Exception as error:
+                logger.warning("no new lease yet", error=repr(error))
+                self._lease = self._new_lease()
+                await asyncio.sleep(RETRY_SECONDS)
+        logger.warning("runs are claimed again, under a new lease", owner=self._lease.owner)
+        self.wake_for_stopped()
+
+    def _listen_to(self, signals: Signals) -> None:
+        """Follow what other processes tell of runs."""
+        signals.on("runs", self._wake_if_free)
+        signals.on("due", self._wake_when_due)
+        signals.on("stopped", self.wake_for_stopped)
+        signals.on("stop", self._stop)
+        signals.on_missed(self._look_again)
+
+    def _wake_if_free(self) -> None:
+        if len(self._executions) < self.slots:
+            self.wake()
+
+    def _wake_when_due(self, due_us: str) -> None:
+        self.wake_at(int(due_us))
+
+    def _stop(self, run_id: str, how: str) -> None:
+        if (execution := self._executions.get(run_id)) is not None:
+            execution.stop(how)
+
+    def _look_again(self) -> None:
+        """Signals were missed: look for runs, and for those here that are to stop."""
+        self.wake_for_stopped()
+        self._look_now.set()
 
     # -- waking ----------------------------------------------------------------------------
 
@@ -120,6 +192,20 @@ class Worker:
     @property
     def active(self) -> int:
         return len(self._executions)
+
+    @property
+    def slots_open(self) -> int:
+        """How many runs at a time are executed here: none, unless this worker is open."""
+        return self.slots if self._is_open else 0
+
+    @property
+    def wants_help(self) -> bool:
+        """Whether other processes should look for runs too."""
+        return not self._is_open or len(self._executions) >= min(SHARE_FROM, self.slots)
+
+    def serves(self, graph_id: str) -> bool:
+        """Whether runs of a graph can be executed here."""
+        return graph_id in self._graphs
 
     def execution(self, run_id: str) -> Execution | None:
         """The execution of a run, if it goes on in this process."""
@@ -152,14 +238,32 @@ class Worker:
     async def _sweep_forever(self) -> None:
         """The safety net: runs whose worker is dead, and runs that nobody was woken for."""
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            self._look_now.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._look_now.wait()
             try:
                 await self._take_up_lost(now_us())
+                await self._stop_stopped()
                 due = {"now": now_us()}
                 if await self._rooms.database.read_one(queries.ANY_DUE, due) is not None:
                     self.wake()
             except Exception as error:
                 logger.error("the queue could not be swept", exc_info=error)
+
+    async def _stop_stopped(self) -> None:
+        """Stop runs that were to be stopped, and for which no signal came; and deleted ones."""
+        if self._rooms.events.relay is None:
+            return
+        known = {
+            row["run_id"]: row["stop"]
+            for row in await self._rooms.database.read_all(
+                queries.OWN_RUNS, {"owner": self._lease.owner}
+            )
+        }
+        for run_id, execution in list(self._executions.items()):
+            if run_id in known and known[run_id] is not None:
+                execution.stop(known[run_id])
 
     async def _take_up_lost(self, now: int) -> None:
         """Declare workers dead whose lease ended before ``now``: they end if they still live.
@@ -190,9 +294,16 @@ class Worker:
         if taken:
             logger.warning("runs whose worker was lost go on", runs=taken)
             self.wake()
+            if self._rooms.signals is not None:
+                self._rooms.signals.tell_now("runs")
 
     async def _claim(self, which: str, limit: int) -> None:
-        params = {"now": now_us(), "owner": self._lease.owner, "limit": limit}
+        params: dict[str, Any] = {"now": now_us(), "owner": self._lease.owner, "limit": limit}
+        if self._rooms.events.relay is not None:
+            condition, graphs = self._rooms.database.dialect.any_of(
+                "r.graph_id", sorted(self._graphs), "graph"
+            )
+            which, params = which.replace(queries.ANY_GRAPH, f"AND {condition}"), params | graphs
 
         async def claim(transaction: Transaction) -> Sequence[Row]:
             return await transaction.fetch_all(which, params)
@@ -228,6 +339,8 @@ class Worker:
             )
         if full or execution.thread_waits:
             self._woken.set()
+        if execution.thread_waits and self._rooms.signals is not None:
+            self._rooms.signals.tell_now("runs")  # perhaps of a graph that is served elsewhere
 
     def _over(self, execution: Execution) -> None:
         if self._on_thread.get(execution.claim.thread_id) is execution:

@@ -21,12 +21,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from treadle.database import Database, Row, Transaction
 from treadle.streaming import queries
+
+if TYPE_CHECKING:
+    from treadle.streaming.relay.exchange import Exchange
 
 logger = structlog.get_logger("treadle.streaming")
 
@@ -115,11 +118,11 @@ def parse_id_text(text: str) -> int | None:
 class Reader:
     """A place in a thread's log. Register first, then look at the database: nothing is missed."""
 
-    __slots__ = ("_bytes", "_log", "_position", "_waiter", "closed", "cut_off", "numbered",
+    __slots__ = ("_bytes", "_log", "_position", "_waiter", "closed", "cut_off", "log", "numbered",
                  "start_id", "watches")  # fmt: skip
 
     def __init__(self, log: ThreadLog, watches: bool, numbered: bool) -> None:
-        self._log = log
+        self.log = self._log = log
         self.watches, self.numbered = watches, numbered
         self._position = log.end
         self._bytes = log.appended_bytes
@@ -182,7 +185,7 @@ class ThreadLog:
 
     def __init__(self, hub: EventHub, thread_id: str, last_id: int) -> None:
         self.thread_id = thread_id
-        self.last_id = self.told_id = last_id
+        self.last_id = self.told_id = self.handed_id = last_id
         self.appended_bytes = 0
         self.waiting = 0
         """How many entries readers will hear of once these are durable."""
@@ -197,10 +200,19 @@ class ThreadLog:
         """How many readers want what is numbered."""
         self.on_numbered_reader: Callable[[], None] | None = None
         """Called when a reader comes who wants what is numbered."""
+        self.forward: Callable[[Entry, int], None] | None = None
+        """Called with each entry that is published, and the id of the one before it."""
         self.in_flight: Entry | None = None
         """The beginning of the run that goes on, if it is not kept."""
+        self.told_seq = 0
+        """The number of the last numbered event that was told, if that is known."""
+        self._elsewhere = (False, False)
         self._wake: asyncio.TimerHandle | asyncio.Handle | None = None
         self._woken_at = 0.0
+
+    @property
+    def has_readers(self) -> bool:
+        return bool(self._readers)
 
     @property
     def end(self) -> int:
@@ -243,6 +255,7 @@ class ThreadLog:
         woken at once even in a burst.
         """
         entry = self.entry(run_id, kind, name, data, payload, numbered, label, params)
+        self.handed_id = entry.id
         if numbered or self.waiting:
             self.waiting += 1
             self._hub.hand_in(Unsaved(self, entry, keep, attempt, waits=True), last)
@@ -270,10 +283,25 @@ class ThreadLog:
         seq = 0 if numbered else None
         return Entry(id, run_id, kind, name, data, payload, seq, label, params)
 
-    def publish(self, entry: Entry, last: bool = False) -> None:
-        """Let the readers have an event; see ``append``."""
-        if entry.id > self.told_id:
+    def publish(self, entry: Entry, last: bool = False, forwarded: bool = False) -> None:
+        """Let the readers have an event; see ``append``.
+
+        Those in other processes too, unless they have it ``forwarded`` in another way.
+        """
+        before = self.told_id
+        if entry.id > before:
             self.told_id = entry.id
+        if self.forward is not None and not forwarded:
+            self.forward(entry, before)
+        self._give(entry, last)
+
+    def publish_aside(self, entry: Entry) -> None:
+        """Let the readers have what has no place in the order of events."""
+        self._give(entry, True)
+
+    def _give(self, entry: Entry, last: bool) -> None:
+        if entry.seq:
+            self.told_seq = entry.seq
         if self._readers:
             self._entries.append(entry)
             self.appended_bytes += entry.size_bytes
@@ -337,6 +365,28 @@ class ThreadLog:
             self.numbered_watched -= reader.numbered
         self.trim()
         self._drop_if_idle()
+
+    def watch_elsewhere(self, watches: bool, numbered: bool) -> None:
+        """Count the readers in other processes, all of them as one of each sort."""
+        had_watches, had_numbered = self._elsewhere
+        self._elsewhere = watches, numbered
+        self.watched += watches - had_watches
+        self.numbered_watched += numbered - had_numbered
+        if numbered and not had_numbered and self.on_numbered_reader is not None:
+            self.on_numbered_reader()
+
+    def go_on_from(self, told_id: int, floor_id: int) -> None:
+        """Events up to ``told_id`` were told by others; new ones get ids beyond ``floor_id``."""
+        self.told_id = max(self.told_id, told_id)
+        self.handed_id = max(self.handed_id, self.told_id)
+        self.last_id = max(self.last_id, self.told_id, floor_id)
+
+    def cut_off_readers(self, all: bool = False) -> None:
+        """Break off the streams of those who read events: some were missed."""
+        for reader in self._readers:
+            if all or reader.watches or reader.numbered:
+                reader.cut_off = True
+                reader.wake()
 
     def close(self) -> None:
         """Let all readers end: the server stops."""
@@ -434,6 +484,8 @@ class EventHub:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._logs: dict[str, ThreadLog] = {}
+        self.relay: Exchange | None = None
+        """What other processes are told, and tell; None if there are none."""
         self._floor = 0
         self._unsaved: deque[Unsaved] = deque()
         self._save_due = False
@@ -451,8 +503,31 @@ class EventHub:
         """The log of a thread, made when first asked for."""
         log = self._logs.get(thread_id)
         if log is None:
-            log = self._logs[thread_id] = ThreadLog(self, thread_id, self._floor)
+            # With other processes, each thread has gone as far as the database says.
+            floor = self._floor if self.relay is None else 0
+            log = self._logs[thread_id] = ThreadLog(self, thread_id, floor)
         return log
+
+    async def open_reader(
+        self, thread_id: str, *, watches: bool = True, numbered: bool = False
+    ) -> Reader:
+        """A reader as ``ThreadLog.read`` gives it, of what happens in all processes."""
+        log = self.log(thread_id)
+        if self.relay is None:
+            return log.read(watches, numbered)
+        log.hold()
+        try:
+            await self.relay.watch(log, watches, numbered)
+            return log.read(watches, numbered)
+        finally:
+            log.release()
+
+    def tell_all(self, thread_id: str, kind: str, name: str, data: bytes) -> None:
+        """An event that no run has made, for all who read the thread, in all processes."""
+        if self.relay is not None:
+            self.relay.tell_all(thread_id, kind, name, data)
+        elif (log := self.current(thread_id)) is not None:
+            log.append("", kind, name, data)
 
     def current(self, thread_id: str) -> ThreadLog | None:
         """The log of a thread, if anybody reads or writes it now."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+
+import structlog
 
 from treadle import __version__
 from treadle.clock import SECOND_US, now_us
@@ -13,9 +16,17 @@ from treadle.runs.figures import RunFigures
 from treadle.system import prometheus, queries
 from treadle.system.models import HostInfo, Info, QueueFigures, WorkerFigures
 
+logger = structlog.get_logger("treadle.system")
+
+CHECK_SECONDS = 5.0
+Check = Callable[[], Awaitable[bool]]
+
 
 class SystemService:
-    """Health, versions and figures. ``workers`` tells how busy this process is."""
+    """Health, versions and figures. ``workers`` tells how busy this process is.
+
+    ``checks`` has a check for each service that the server uses beside the database.
+    """
 
     def __init__(
         self,
@@ -27,10 +38,26 @@ class SystemService:
         self._database = database
         self._requests, self._runs = requests, runs
         self._workers = workers
+        self.checks: dict[str, Check] = {}
 
-    async def check_database(self) -> None:
-        """Raise whatever keeps the database from answering."""
+    async def services(self) -> dict[str, bool]:
+        """What this server stands on, and whether it answers."""
+        found = {"database": await self._is_well("database", self._read)}
+        for name, check in self.checks.items():
+            found[name] = await self._is_well(name, check)
+        return found
+
+    async def _read(self) -> bool:
         await self._database.read_one(queries.CHECK)
+        return True
+
+    async def _is_well(self, name: str, check: Check) -> bool:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await check()
+        except Exception as error:
+            logger.error("health check", service=name, error=repr(error))
+            return False
 
     def info(self, tags: set[str]) -> Info:
         """What runs here; ``tags`` are those of the endpoints that are served."""

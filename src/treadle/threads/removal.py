@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -19,6 +19,9 @@ from treadle.database.pieces import Piece, in_pieces
 from treadle.threads import queries
 
 logger = structlog.get_logger("treadle.threads")
+
+DeletedIn = Callable[[Transaction, str], Awaitable[None]]
+"""Hears of each thread that a transaction deletes."""
 
 AT_ONCE_ROWS = 300
 AT_ONCE_BYTES = 2**20

@@ -20,7 +20,7 @@ from treadle.serialization import dump_text, loads
 from treadle.threads import queries
 from treadle.threads.access import not_found, restricted
 from treadle.threads.models import Strategy, ThreadCreate, ThreadPatch, Ttl
-from treadle.threads.removal import Removal
+from treadle.threads.removal import DeletedIn, Removal
 from treadle.threads.rows import thread_json, ttl_json
 from treadle.threads.search import ThreadFinder
 from treadle.threads.state import Staged, ThreadStates
@@ -44,7 +44,8 @@ class ThreadService:
     ``removal`` clears away what was deleted.
 
     ``stop_runs(thread_id)`` ends what this process executes on a thread, after its rows are
-    gone. ``announce_state(thread_id, state)`` hears of each state that a client wrote.
+    gone; ``deleted_in`` tells other processes of that. ``announce_state(thread_id, state)`` hears
+    of each state that a client wrote.
     Answers are JSON-able values for ``treadle.serialization.dumps``.
     """
 
@@ -58,11 +59,12 @@ class ThreadService:
         ttl_default: Ttl | None,
         stop_runs: Callable[[str], Awaitable[None]],
         announce_state: Callable[[str, Json], None],
+        deleted_in: DeletedIn | None = None,
     ) -> None:
         self._database = database
         self._saver = saver
         self._ttl_default = ttl_default
-        self._stop_runs = stop_runs
+        self._stop_runs, self._deleted_in = stop_runs, deleted_in
         self.removal = Removal(database)
         self.finder = ThreadFinder(database)
         self.states = ThreadStates(database, saver, registry, store, announce_state)
@@ -238,6 +240,8 @@ class ThreadService:
 
         async def delete_in(tx: Transaction, thread_id: str, piece: Piece) -> bool:
             await self.removal.delete(tx, thread_id, piece)
+            if self._deleted_in is not None:
+                await self._deleted_in(tx, thread_id)
             return True
 
         deleted = await self._prune(caller, thread_ids, delete_in)

@@ -19,7 +19,7 @@ from treadle.checkpoints.shrinking import Shrinking
 from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import Piece, in_pieces
 from treadle.threads import queries
-from treadle.threads.removal import Removal
+from treadle.threads.removal import DeletedIn, Removal
 
 logger = structlog.get_logger("treadle.threads")
 
@@ -29,7 +29,8 @@ PAGE_ROWS = 100
 class ThreadSweep:
     """Sweeps at most ``limit`` expired threads at a time, those that expired first.
 
-    ``deleted(thread_id)`` hears of each thread that was deleted.
+    ``deleted(thread_id)`` hears of each thread that was deleted, ``deleted_in`` within the
+    transaction that does so.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class ThreadSweep:
         *,
         limit: int,
         deleted: Callable[[str], Awaitable[None]],
+        deleted_in: DeletedIn | None = None,
     ) -> None:
-        self._database, self._saver = database, saver
+        self._database, self._saver, self._deleted_in = database, saver, deleted_in
         self._limit, self._deleted = limit, deleted
         self._removal = Removal(database)
 
@@ -79,6 +81,8 @@ class ThreadSweep:
             if not await transaction.execute(queries.DELETE_EXPIRED, params):
                 return False
             await transaction.execute(queries.BURY, {"thread_id": thread_id})
+            if self._deleted_in is not None:
+                await self._deleted_in(transaction, thread_id)
             return True
 
         deleted = await self._database.write(delete, thread_id)

@@ -34,16 +34,22 @@ ATTEMPT_SECONDS = 10.0
 CONCURRENT = 16
 CLOSE_SECONDS = 3.0
 STUMBLE_SECONDS = 5.0
+LEASE_SECONDS = 30.0
+assert LEASE_SECONDS > 2 * ATTEMPT_SECONDS
+LOOK_SECONDS = 10.0
+"""How often to look for what other processes have put in, if no signal comes."""
 
 
 class Webhooks:
     """Checks targets when runs are created, and calls them when runs have ended.
 
-    ``app`` is this server itself, to which relative targets are delivered.
+    ``app`` is this server itself, to which relative targets are delivered. If the outbox is
+    ``shared`` with other processes, each entry is delivered by the one that takes it first.
     """
 
     def __init__(self, database: Database, rules: WebhookRules) -> None:
         self.app: Any = None
+        self.shared = self._is_open = False
         self._database, self._rules = database, rules
         self._lookout = Lookout("the webhook outbox", self._begin_due, STUMBLE_SECONDS)
         self._deliveries: dict[str, asyncio.Task[None]] = {}
@@ -54,13 +60,23 @@ class Webhooks:
 
     def start(self) -> None:
         """Begin to deliver, with what an earlier process has left. This server must answer."""
+        self._is_open = True
         self._lookout.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process delivers; otherwise, another one does."""
+        return self._is_open
 
     async def close(self) -> None:
         """Begin no more deliveries, and give those at work a moment. The rest stays put in."""
+        self._is_open = False
         await self._lookout.stop()
         if deliveries := list(self._deliveries.values()):
             await asyncio.wait(deliveries, timeout=CLOSE_SECONDS)
+            cut_off = bool(self._deliveries)
+            if cut_off and self.shared:
+                await self._give_back()
             for delivery in deliveries:
                 delivery.cancel()
             await asyncio.wait(deliveries)
@@ -123,16 +139,17 @@ class Webhooks:
             if run_id in self._deliveries:
                 continue
             if row["due_at"] > now:
-                return (row["due_at"] - now) / SECOND_US
+                seconds = (row["due_at"] - now) / SECOND_US
+                return min(seconds, LOOK_SECONDS) if self.shared else seconds
             if len(self._deliveries) == CONCURRENT:
                 return None
             self._deliveries[run_id] = asyncio.create_task(self._deliver(run_id))
-        return None
+        return LOOK_SECONDS if self.shared else None
 
     async def _deliver(self, run_id: str) -> None:
         """Make one attempt, and write down what came of it."""
         try:
-            entry = await self._database.read_one(queries.ENTRY, {"run_id": run_id})
+            entry = await self._take(run_id)
             if entry is not None:
                 problem = await self._attempt(run_id, entry)
                 await self._settle(run_id, entry, problem)
@@ -142,6 +159,28 @@ class Webhooks:
         finally:
             del self._deliveries[run_id]
             self.wake()
+
+    async def _take(self, run_id: str) -> Row | None:
+        """An entry that is due; None if another process delivers it, or has done so."""
+        if not self.shared:
+            return await self._database.read_one(queries.ENTRY, {"run_id": run_id})
+        now = now_us()
+        params = {"run_id": run_id, "now": now, "until": now + int(LEASE_SECONDS * SECOND_US)}
+
+        async def take(transaction: Transaction) -> Row | None:
+            return await transaction.fetch_one(queries.TAKE, params)
+
+        return await self._database.write(take)
+
+    async def _give_back(self) -> None:
+        """Let other processes deliver what is cut off here."""
+        run_ids = list(self._deliveries)
+
+        async def give_back(transaction: Transaction) -> None:
+            rows = [{"run_id": run_id, "now": now_us()} for run_id in run_ids]
+            await transaction.execute_many(queries.GIVE_BACK, rows)
+
+        await self._database.write(give_back)
 
     async def _settle(self, run_id: str, entry: Row, problem: str | None) -> None:
         failed: int = entry["attempts"] + (problem is not None)

@@ -8,6 +8,14 @@ EARLIEST = "SELECT run_id, due_at FROM webhook_outbox ORDER BY due_at LIMIT :lim
 
 ENTRY = "SELECT target, body, attempts FROM webhook_outbox WHERE run_id = :run_id"
 
+# For a while no other process delivers it.
+TAKE = """
+UPDATE webhook_outbox SET due_at = :until WHERE run_id = :run_id AND due_at <= :now
+RETURNING target, body, attempts
+"""
+
+GIVE_BACK = "UPDATE webhook_outbox SET due_at = :now WHERE run_id = :run_id"
+
 REMOVE = "DELETE FROM webhook_outbox WHERE run_id = :run_id"
 
 PUT_OFF = """

@@ -47,7 +47,7 @@ class Feed:
 
         ``may_see`` is asked when the first events come, of a thread that was not there yet.
         """
-        reader = hub.log(thread_id).read(watches=False, numbered=True)
+        reader = await hub.open_reader(thread_id, watches=False, numbered=True)
         try:
             position = await hub.last_seq(thread_id)
         except BaseException:

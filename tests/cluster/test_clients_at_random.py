@@ -1,0 +1,154 @@
+"""Twenty clients do what they like, over three processes that are killed: the history holds.
+
+``CHAOS_SECONDS`` says for how long; the checker is the one of the tests of one process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from arena import CHAOS_SECONDS, LONG, ORPHANS, THERE, TWO_RUNNING, UNSETTLED, Journal
+from history import IN_FLIGHT, Call, History
+from houses import Cluster, Process, until
+from psycopg.rows import dict_row
+from test_history import Client, World
+
+CLIENTS = 20
+CHAOS = Path(__file__).parents[1] / "chaos"
+LIFE_SECONDS = (5.0, 20.0) if LONG else (1.0, 3.0)
+GIVEN_BACK_SECONDS = 90
+
+
+class Books:
+    """The database, read from outside: what is committed, at one moment each time."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def rows(self, sql: str, **params: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(self._uri, row_factory=dict_row) as connection:
+            return connection.execute(sql.replace("%", "%%"), params).fetchall()
+
+    def faults(self, *, at_rest: bool = True) -> list[str]:
+        unsettled = UNSETTLED.replace(
+            "BY threads.thread_id", "BY threads.thread_id, threads.status"
+        )
+        found = [f"{row}" for row in self.rows(unsettled)]
+        found += [f"two runs on {row}" for row in self.rows(TWO_RUNNING)]
+        for what, sql in ORPHANS.items() if at_rest else ():
+            if "thread_labels" not in sql:  # SQLite's own
+                sql = sql.replace("IN there", "IN (SELECT thread_id FROM there)")
+                found += [f"{what}: {row}" for row in self.rows(THERE + sql)]
+        return found
+
+    def traces(self, *needles: str) -> list[str]:
+        columns = self.rows(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND data_type IN ('text', 'bytea')"
+            " AND table_name NOT IN ('live_batches', 'watches')"
+        )
+        found: list[str] = []
+        with psycopg.connect(self._uri) as connection:
+            for column, needle in itertools.product(columns, needles):
+                text: Any = needle.encode() if column["data_type"] == "bytea" else needle
+                place = f"{column['table_name']}.{column['column_name']}"
+                sql = (
+                    f"SELECT count(*) FROM {column['table_name']}"
+                    f" WHERE position(%s IN {column['column_name']}) > 0"
+                )
+                ((count,),) = connection.execute(sql, (text,)).fetchall()
+                if count:
+                    found.append(f"{needle} in {count} {place}")
+        return found
+
+
+class Roamer(Client):
+    """A client that goes to any of the processes, a new one for each call."""
+
+    def __init__(self, number: int, seed: str, processes: Sequence[Process], world: World) -> None:
+        super().__init__(number, seed, processes[0], world)  # type: ignore[arg-type]
+        self._processes = processes
+        self._ways = random.Random(f"{seed}/{number}/ways")
+
+    def _call(self, call: Call, *args: Any, **options: Any) -> httpx.Response | None:
+        self._http.base_url = self._ways.choice(self._processes).url
+        return super()._call(call, *args, **options)
+
+
+class Watcher(threading.Thread):
+    """Looks at the database all the time: what must never be must never be seen."""
+
+    def __init__(self, books: Books, world: World) -> None:
+        super().__init__(name="watcher")
+        self.found: list[str] = []
+        self._books, self._world = books, world
+
+    def run(self) -> None:
+        while not self._world.over.is_set():
+            self.found += self._books.faults(at_rest=False)
+            time.sleep(0.1)
+
+
+@pytest.mark.timeout(CHAOS_SECONDS * 3 + 200)
+@pytest.mark.parametrize("relay", ["database", "redis"] if LONG else ["database"])
+def test_what_was_told_holds(
+    make_cluster: Callable[..., Cluster], redis: Any, relay: str, tmp_path: Path
+) -> None:
+    seed = os.environ.get("CHAOS_SEED") or f"{time.time_ns()}"
+    print(f"CHAOS_SEED={seed}")
+    journal = Journal(tmp_path / "journal")
+    cluster = make_cluster(
+        CHAOS_JOURNAL=str(journal.folder),
+        BG_JOB_MAX_RETRIES="1000",
+        BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="0.3",
+        RESUMABLE_STREAM_TTL_SECONDS="100000",
+        LOG_LEVEL="WARNING",
+        **({"REDIS_URI": redis.uri} if relay == "redis" else {}),
+    )
+    cluster.config = CHAOS / "langgraph.json"
+    processes = [cluster.server(name) for name in ("a", "b", "c")]
+    cluster.start()
+    books, world, choice = Books(cluster.database), World(), random.Random(seed)
+    watcher = Watcher(books, world)
+    clients = [Roamer(number, seed, processes, world) for number in range(CLIENTS)]
+    for thread in (watcher, *clients):
+        thread.start()
+    deadline, lives = time.monotonic() + CHAOS_SECONDS, 0
+    try:
+        while time.monotonic() < deadline:
+            time.sleep(choice.uniform(*LIFE_SECONDS))
+            process = choice.choice(processes)
+            process.signal(choice.choices([signal.SIGKILL, signal.SIGTERM], [4, 1])[0])
+            process.wait()
+            assert process.process is not None
+            journal.died(process.process.pid)
+            process.start()
+            lives += 1
+    finally:
+        world.over.set()
+        for thread in (watcher, *clients):
+            thread.join(60)
+    assert [client.failure for client in clients if client.failure] == []
+    sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
+    until(lambda: not books.rows(sql), "the end of all runs", GIVEN_BACK_SECONDS)
+    cluster.close()
+    history = History(world.calls, journal.visits(), books, world.graphs)  # type: ignore[arg-type]
+    counts = Counter(
+        f"{c.what} {'?' if c.status is None else c.status // 100 * 100}" for c in world.calls
+    )
+    print(f"{lives} lives, {len(world.calls)} calls, {len(history.visits)} nodes: {dict(counts)}")
+    print(Counter(row["status"] for row in history.runs.values()))
+    faults = [*dict.fromkeys(watcher.found), *history.faults()]
+    assert not faults, "\n".join([f"CHAOS_SEED={seed}", *faults[:40]])
