@@ -52,7 +52,7 @@ POINTS = {
     "ended, not announced": ENDED,
     "announced": point(f"{EXECUTION}._perform", 1, "after"),
     **{
-        f"events saved {nth}, {when}": point("treadle.streaming.log:_Save.commit", nth, when)
+        f"events saved {nth}, {when}": point("treadle.streaming.saving:Save.commit", nth, when)
         for nth in (1, 2, 4)
         for when in ("before", "after", "committed")
     },

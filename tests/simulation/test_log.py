@@ -17,7 +17,8 @@ from schedules import Dice
 from simulated_time import Clock, TurnedLoop
 
 from treadle.streaming import log as module
-from treadle.streaming.log import Entry, EventHub, Reader, ThreadLog
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, Reader, ThreadLog
 
 SCHEDULES = int(os.environ.get("TREADLE_SCHEDULES", "10000")) // 10
 STEPS = (

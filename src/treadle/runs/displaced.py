@@ -7,7 +7,8 @@ from typing import Self
 
 from treadle.runs.models import CancelAction
 from treadle.runs.outcome import Outcome
-from treadle.streaming.log import Entry, EventHub, ThreadLog
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, ThreadLog
 
 
 class Displaced:

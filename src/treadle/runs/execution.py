@@ -19,7 +19,7 @@ from treadle.runs.loops import LoopPool
 from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, Outcome
 from treadle.serialization import dump_text, dumps, error_object
 from treadle.streaming import queries as event_queries
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.envelope import Emission, lifecycle
 
 if TYPE_CHECKING:

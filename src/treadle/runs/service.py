@@ -1,4 +1,4 @@
-"""The rules of runs: creating, reading, cancelling, deleting. No HTTP, no dialect of SQL."""
+"""The rules of runs: creating, cancelling, deleting. No HTTP, no dialect of SQL."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from treadle.runs.merging import (
 )
 from treadle.runs.models import CancelAction, RunCreate
 from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
+from treadle.runs.reading import RunReading
 from treadle.runs.rooms import Rooms
 from treadle.runs.streams import replay
 from treadle.runs.worker import Worker
-from treadle.serialization import dumps, fragment, loads
+from treadle.serialization import dumps, loads
 from treadle.streaming import queries as event_queries
-from treadle.streaming.log import COUNTER_BITS, LAST_ID, Entry, Reader
+from treadle.streaming.entries import COUNTER_BITS, Entry
+from treadle.streaming.log import Reader
 from treadle.streaming.protocol.envelope import lifecycle
 from treadle.streaming.relay.watching import process_of
 
@@ -46,7 +48,6 @@ BUSY = (
 ROLLBACK_NEEDS = "adelete_for_runs", "take back what a run has kept"
 Json = dict[str, Any]
 Watch = Literal["nothing", "end", "events"]
-_ANY_ANSWER: Json = {"value": None, "id": None, "response_schema": None}
 
 
 class Assistants(Protocol):
@@ -56,15 +57,15 @@ class Assistants(Protocol):
 CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
 
 
-class RunService:
+class RunService(RunReading):
     """Runs over the rooms. ``create_thread`` makes a thread within a transaction."""
 
     def __init__(
         self, rooms: Rooms, worker: Worker, assistants: Assistants, create_thread: CreateThread
     ) -> None:
-        self._rooms, self._worker, self._assistants = rooms, worker, assistants
+        super().__init__(rooms)
+        self._worker, self._assistants = worker, assistants
         self._create_thread = create_thread
-        self._database = rooms.database
 
     # -- creating --------------------------------------------------------------------------
 
@@ -233,14 +234,6 @@ class RunService:
             return True
         return await transaction.fetch_one(queries.CHECKPOINT, start) is not None
 
-    def _visible(self, visible: Filter | None) -> tuple[str, Json]:
-        if visible is None:
-            return "", {}
-        condition, params = self._database.dialect.json_contains(
-            "threads.metadata", visible, "auth"
-        )
-        return f" AND {condition}", params
-
     async def last_seq(self, transaction: Transaction, thread_id: str) -> int:
         """The number of the thread's last event."""
         row = await transaction.fetch_one(event_queries.LAST_SEQ, {"thread_id": thread_id})
@@ -362,115 +355,6 @@ class RunService:
             return None
         until = created.reader.start_id
         return replay(self._rooms.events, created.thread_id, created.run_id, 0, until)
-
-    # -- reading ---------------------------------------------------------------------------
-
-    async def check_thread(self, caller: Caller, thread_id: str, action: str = "read") -> None:
-        """Raise ``NotFound`` unless the caller may see the thread."""
-        visible = await authorize(caller, "threads", action, {"thread_id": thread_id})
-        condition, params = self._visible(visible)
-        sql = queries.THREAD_EXISTS + condition
-        if await self._database.read_one(sql, {"thread_id": thread_id, **params}) is None:
-            raise NotFound(f"Thread with ID {thread_id} not found")
-
-    async def may_watch(
-        self, caller: Caller, thread_id: str
-    ) -> Callable[[], Awaitable[bool]] | None:
-        """Make sure that the caller may see the thread, which need not be there yet.
-
-        Then the answer says, once it is there, whether they may; None if they may see any.
-        Raises ``NotFound``.
-        """
-        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
-        if visible is None:
-            return None
-        condition, params = self._visible(visible)
-        params["thread_id"] = thread_id
-
-        async def may_see() -> bool:
-            row = await self._database.read_one(queries.THREAD_EXISTS + condition, params)
-            return row is not None
-
-        if await may_see():
-            return None
-        if await self._database.read_one(queries.THREAD_EXISTS, params) is not None:
-            raise NotFound(f"Thread with ID {thread_id} not found")
-        return may_see
-
-    async def assistant_of(self, caller: Caller, thread_id: str) -> str | None:
-        """The assistant of the thread's last run; None if there is none, or no such thread."""
-        return (await self._thread_metadata(caller, thread_id)).get("assistant_id")
-
-    async def graph_of(self, caller: Caller, thread_id: str) -> str | None:
-        """The graph of the thread's last run; None if there is none, or no such thread."""
-        return (await self._thread_metadata(caller, thread_id)).get("graph_id")
-
-    async def _thread_metadata(self, caller: Caller, thread_id: str) -> Json:
-        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
-        condition, params = self._visible(visible)
-        sql = queries.THREAD_FOR_RUN + condition
-        row = await self._database.read_one(sql, {"thread_id": thread_id, **params})
-        return {} if row is None else loads(row["metadata"])
-
-    async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
-        """A run. Raises ``NotFound``."""
-        await self.check_thread(caller, thread_id)
-        return run_json(await self._row(thread_id, run_id))
-
-    async def _row(self, thread_id: str, run_id: str) -> Row:
-        row = await self._database.read_one(queries.RUN, {"thread_id": thread_id, "run_id": run_id})
-        if row is None:
-            raise NotFound(f"Run {run_id} not found on thread {thread_id}")
-        return row
-
-    async def list(
-        self, caller: Caller, thread_id: str, *, limit: int, offset: int, status: str | None
-    ) -> list[Json]:
-        """The runs of a thread, newest first."""
-        await self.check_thread(caller, thread_id)
-        rows = await self._database.read_all(
-            queries.LIST_RUNS,
-            {"thread_id": thread_id, "limit": limit, "offset": offset, "status": status},
-        )
-        return [run_json(row) for row in rows]
-
-    async def join(
-        self, caller: Caller, thread_id: str, run_id: str, *, events: bool
-    ) -> tuple[Reader, Row, bool]:
-        """A reader from now on, the run's row, and whether the run has ended.
-
-        Up to the reader's ``start_id``, what was kept of the run is in the database. The reader
-        is registered before the row is read, so no end is missed between.
-        """
-        await self.check_thread(caller, thread_id)
-        reader = await self._rooms.events.open_reader(thread_id, watches=events)
-        try:
-            row = await self._row(thread_id, run_id)
-        except BaseException:
-            reader.close()
-            raise
-        ended = row["status"] not in ("pending", "running")
-        if ended:
-            # Its last events are kept, but perhaps not told yet; nobody waits for them here.
-            reader.start_id = LAST_ID
-        return reader, row, ended
-
-    async def ended_output(self, row: Row) -> bytes:
-        """What joining a run that has ended gives: its error, or its thread's values now."""
-        if row["error"] and row["status"] == "error":
-            return dumps({"__error__": fragment(row["error"])})
-        thread = await self._database.read_one(
-            queries.THREAD_OUTCOME, {"thread_id": row["thread_id"]}
-        )
-        if thread is None or thread["state_values"] is None:
-            values: Any = {}
-        else:
-            values = loads(thread["state_values"])
-        waiting = loads(thread["interrupts"] or "{}") if thread else {}
-        if waiting and (not values or isinstance(values, dict)):
-            asked = [{**_ANY_ANSWER, **question} for task in waiting.values() for question in task]
-            values = {**(values or {}), "__interrupt__": asked}
-        return dumps(values)
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -632,14 +516,6 @@ class RunService:
         """Let other processes look for runs, if this one may not take them all."""
         if self._worker.wants_help:
             self._rooms.tell(transaction, "runs")
-
-    async def outcome_of(self, thread_id: str, run_id: str) -> Outcome | None:
-        """How a run has ended, as far as the database tells; None if it is not there."""
-        params = {"thread_id": thread_id, "run_id": run_id}
-        row = await self._database.read_one(queries.RUN, params)
-        if row is None:
-            return None
-        return Outcome.told(row["status"], await self.ended_output(row))
 
     def announce(self, transaction: Transaction, graph_id: str, later_us: int | None) -> None:
         """Let the workers of other processes know of a run, if they are needed for it."""

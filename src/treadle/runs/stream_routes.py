@@ -20,7 +20,8 @@ from treadle.runs.streams import (
     thread_stream,
 )
 from treadle.serialization import loads
-from treadle.streaming.log import Entry, EventHub, Reader
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.retention import EventsTrimmed, KeptEvents
 
 

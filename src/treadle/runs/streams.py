@@ -8,7 +8,8 @@ from typing import Any
 from treadle.errors import Invalid
 from treadle.http.response import Headers
 from treadle.runs.outcome import END, EVENT, GONE_KIND, STATE
-from treadle.streaming.log import Entry, EventHub, Reader, id_text, parse_id_text
+from treadle.streaming.entries import Entry, id_text, parse_id_text
+from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.modes import matches
 from treadle.streaming.retention import KeptEvents
 from treadle.streaming.sse import EventStream, Pick

@@ -25,94 +25,23 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from treadle.database import Database, Row, Transaction
+from treadle.database import Database, Transaction
 from treadle.streaming import queries
+from treadle.streaming.entries import COUNTER_BITS, Entry
+from treadle.streaming.saving import Save, Unsaved, entry_of, number, row_of
 
 if TYPE_CHECKING:
     from treadle.streaming.relay.exchange import Exchange
 
 logger = structlog.get_logger("treadle.streaming")
 
-COUNTER_BITS = 20
-LAST_ID = 2**63 - 1
 BURST_SECONDS = 0.005
-ENTRY_BYTES = 400
-"""What an entry takes beside its data and the frame that is made of it."""
 TAKE_BYTES = 2**18
 READER_LIMIT_BYTES = 64 * 2**20
 REPLAY_PAGE = 1000
 REPLAY_BYTES = 2**20
 
 _IDS = threading.Lock()
-
-
-class Entry:
-    """One event of a thread.
-
-    ``seq`` is its number: 0 until it is given, None if it gets none. ``params`` is JSON that
-    stands beside ``data``. ``payload`` is for readers in this process, and never kept;
-    ``encoded`` is for what readers make of the entry, once for all of them.
-    """
-
-    __slots__ = ("_frame", "_frame_with_id", "data", "encoded", "id", "kind", "label", "name",
-                 "params", "payload", "run_id", "seq")  # fmt: skip
-
-    def __init__(
-        self,
-        id: int,
-        run_id: str,
-        kind: str,
-        name: str,
-        data: bytes,
-        payload: Any = None,
-        seq: int | None = None,
-        label: str = "",
-        params: bytes = b"",
-    ) -> None:
-        self.id, self.run_id, self.kind, self.name, self.data = id, run_id, kind, name, data
-        self.payload = payload
-        self.seq, self.label, self.params = seq, label, params
-        self.encoded: Any = None
-        self._frame: bytes | None = None
-        self._frame_with_id: bytes | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes in memory while somebody still has to read it."""
-        return ENTRY_BYTES + 2 * len(self.data)
-
-    @property
-    def frame(self) -> bytes:
-        """The entry as a server-sent event without an id."""
-        if self._frame is None:
-            self._frame = b"event: %b\r\ndata: %b\r\n\r\n" % (self.name.encode(), self.data)
-        return self._frame
-
-    @property
-    def frame_with_id(self) -> bytes:
-        """The entry as a server-sent event with its id."""
-        if self._frame_with_id is None:
-            self._frame_with_id = b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (
-                self.name.encode(),
-                self.data,
-                id_text(self.id).encode(),
-            )
-        return self._frame_with_id
-
-
-def id_text(id: int) -> str:
-    """An event id as clients see it: ``{unix milliseconds}-{counter}``."""
-    return f"{id >> COUNTER_BITS}-{id & ((1 << COUNTER_BITS) - 1)}"
-
-
-def parse_id_text(text: str) -> int | None:
-    """The inverse of ``id_text``; None if ``text`` is no id. The counter may be left out."""
-    milliseconds, dash, counter = text.partition("-")
-    if not (milliseconds.isascii() and milliseconds.isdigit()) or len(milliseconds) > 13:
-        return None
-    if dash and not (counter.isascii() and counter.isdigit() and len(counter) <= 7):
-        return None
-    return (int(milliseconds) << COUNTER_BITS) + min(int(counter or 0), (1 << COUNTER_BITS) - 1)
 
 
 class Reader:
@@ -407,77 +336,6 @@ class ThreadLog:
             self._hub.drop(self)
 
 
-class Unsaved:
-    """An entry on its way into the database. With ``waits``, readers hear of it afterwards."""
-
-    __slots__ = ("attempt", "entry", "keep", "log", "refused", "waits")
-
-    def __init__(
-        self, log: ThreadLog, entry: Entry, keep: bool, attempt: int, *, waits: bool
-    ) -> None:
-        self.log, self.entry, self.keep, self.attempt = log, entry, keep, attempt
-        self.waits, self.refused = waits, False
-
-
-class _Save:
-    """One group commit of unsaved entries: takes all there are when its turn comes."""
-
-    def __init__(self, hub: EventHub) -> None:
-        self._hub = hub
-        self._taken: list[Unsaved] = []
-
-    async def commit(self, transaction: Transaction) -> None:
-        self._taken += self._hub.take_unsaved()
-        taken = self._taken
-        await _refuse_outdated(transaction, taken)
-        kept: list[Unsaved] = []
-        by_thread: dict[str, list[Entry]] = {}
-        for one in taken:
-            if not one.refused:
-                if one.entry.seq is not None:
-                    by_thread.setdefault(one.log.thread_id, []).append(one.entry)
-                if one.keep:
-                    kept.append(one)
-        for thread_id, entries in by_thread.items():
-            await _number(transaction, thread_id, entries)
-        await transaction.execute_many(
-            queries.INSERT_EVENT, [_row(one.log.thread_id, one.entry) for one in kept]
-        )
-
-    def committed(self) -> None:
-        for one in self._taken:
-            if one.waits:
-                one.log.settle(None if one.refused else one.entry)
-
-    def failed(self, error: Exception) -> None:
-        logger.error("events could not be saved", events=len(self._taken), error=repr(error))
-        for one in self._taken:
-            if one.waits:  # what has no number cannot be told
-                one.log.settle(one.entry if one.entry.seq is None else None)
-
-
-async def _refuse_outdated(transaction: Transaction, unsaved: Sequence[Unsaved]) -> None:
-    """Mark what runs have sent that have moved on from the attempt that they were in."""
-    current: dict[tuple[str, int], bool] = {}
-    for one in unsaved:
-        if one.attempt:
-            key = one.entry.run_id, one.attempt
-            if key not in current:
-                params = {"run_id": key[0], "attempt": key[1]}
-                row = await transaction.fetch_one(queries.IS_ATTEMPT, params)
-                current[key] = row is not None
-            one.refused = not current[key]
-
-
-async def _number(transaction: Transaction, thread_id: str, entries: Sequence[Entry]) -> None:
-    """Give the next numbers of a thread to ``entries``."""
-    params = {"thread_id": thread_id, "count": len(entries)}
-    row = await transaction.fetch_one(queries.COUNT_ON, params)
-    assert row is not None
-    for seq, entry in enumerate(entries, row["last_seq"] - len(entries) + 1):
-        entry.seq = seq
-
-
 class EventHub:
     """The logs of all threads of this process, and the keeping of what may be replayed."""
 
@@ -551,7 +409,7 @@ class EventHub:
         self._unsaved.append(unsaved)
         if not self._save_due:
             self._save_due = True
-            save = _Save(self)
+            save = Save(self)
             self.database.write_soon(save.commit, save.failed, save.committed)
         if unsaved.waits:
             now = time.monotonic()
@@ -581,9 +439,9 @@ class EventHub:
         """
         numbered = [entry for entry in entries if entry.seq is not None]
         if numbered:
-            await _number(transaction, thread_id, numbered)
+            await number(transaction, thread_id, numbered)
         if keep:
-            rows = [_row(thread_id, entry) for entry in entries]
+            rows = [row_of(thread_id, entry) for entry in entries]
             await transaction.execute_many(queries.INSERT_EVENT, rows)
 
     async def last_seq(self, thread_id: str) -> int:
@@ -603,7 +461,7 @@ class EventHub:
                 "most_bytes": REPLAY_BYTES,
             },
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     async def replay(
         self, thread_id: str, run_id: str | None, after: int, until: int
@@ -621,32 +479,4 @@ class EventHub:
                 "most_bytes": REPLAY_BYTES,
             },
         )
-        return [_entry(row) for row in rows]
-
-
-def _entry(row: Row) -> Entry:
-    return Entry(
-        row["id"],
-        row["run_id"],
-        row["kind"],
-        row["name"],
-        bytes(row["data"]),
-        None,
-        row["seq"],
-        row["label"],
-        bytes(row["params"]),
-    )
-
-
-def _row(thread_id: str, entry: Entry) -> dict[str, Any]:
-    return {
-        "thread_id": thread_id,
-        "id": entry.id,
-        "run_id": entry.run_id,
-        "kind": entry.kind,
-        "name": entry.name,
-        "data": entry.data,
-        "seq": entry.seq,
-        "label": entry.label,
-        "params": entry.params,
-    }
+        return [entry_of(row) for row in rows]

@@ -16,7 +16,8 @@ from treadle.database import Database, Row, Transaction
 from treadle.database.pieces import PIECE_ROWS, Piece, in_pieces
 from treadle.errors import Gone
 from treadle.streaming import queries
-from treadle.streaming.log import COUNTER_BITS, LAST_ID, Entry, EventHub, id_text
+from treadle.streaming.entries import COUNTER_BITS, LAST_ID, Entry, id_text
+from treadle.streaming.log import EventHub
 
 SHORTEST_SWEEP_SECONDS = 1
 LONGEST_SWEEP_SECONDS = 30

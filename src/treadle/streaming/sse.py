@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from treadle.http.response import Headers, Receive, Send
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT = b": heartbeat\r\n\r\n"

@@ -13,7 +13,8 @@ from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, STATE
 from treadle.runs.streams import last_event_id, replay, run_stream, thread_stream
 from treadle.serialization import dumps
 from treadle.streaming import log as log_module
-from treadle.streaming.log import COUNTER_BITS, EventHub, ThreadLog, id_text
+from treadle.streaming.entries import COUNTER_BITS, id_text
+from treadle.streaming.log import EventHub, ThreadLog
 
 THREAD, RUN, OTHER = "thread", "run", "other"
 

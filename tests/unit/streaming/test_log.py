@@ -11,18 +11,8 @@ from typing import Any
 import pytest
 
 from treadle.streaming import log as module
-from treadle.streaming.log import (
-    BURST_SECONDS,
-    COUNTER_BITS,
-    ENTRY_BYTES,
-    TAKE_BYTES,
-    Entry,
-    EventHub,
-    Reader,
-    ThreadLog,
-    id_text,
-    parse_id_text,
-)
+from treadle.streaming.entries import COUNTER_BITS, ENTRY_BYTES, Entry, id_text, parse_id_text
+from treadle.streaming.log import BURST_SECONDS, TAKE_BYTES, EventHub, Reader, ThreadLog
 
 THREAD = "00000000-0000-0000-0000-000000000001"
 RUN, OTHER_RUN = "run", "other run"

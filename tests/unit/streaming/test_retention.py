@@ -8,7 +8,8 @@ import pytest
 
 from treadle.clock import SECOND_US, now_us
 from treadle.database import Database, pieces
-from treadle.streaming.log import COUNTER_BITS, Entry, EventHub, id_text
+from treadle.streaming.entries import COUNTER_BITS, Entry, id_text
+from treadle.streaming.log import EventHub
 from treadle.streaming.retention import ROW_BYTES, EventsTrimmed, KeptEvents, Retention
 
 THREAD = "00000000-0000-0000-0000-000000000001"

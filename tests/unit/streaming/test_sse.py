@@ -11,7 +11,8 @@ from asgi_client import Client
 from streaming_time import run_fast
 
 from treadle.streaming import log as log_module
-from treadle.streaming.log import Entry, EventHub, ThreadLog
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, ThreadLog
 from treadle.streaming.sse import (
     EVENT_STREAM_HEADERS,
     HEARTBEAT,

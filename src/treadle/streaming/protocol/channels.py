@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from treadle.errors import Refused
 from treadle.serialization import dump_text
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.envelope import INPUT_REQUESTED, Envelope, envelope_of
 
 CHANNELS = ("values", "updates", "messages", "tools", "custom", "lifecycle", "input", "tasks")

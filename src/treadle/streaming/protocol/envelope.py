@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from treadle.serialization import dumps
-from treadle.streaming.log import COUNTER_BITS, Entry, id_text
+from treadle.streaming.entries import COUNTER_BITS, Entry, id_text
 
 PROTOCOL = "protocol"
 """The kind of the entries that only this protocol shows."""

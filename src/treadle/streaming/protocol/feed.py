@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from treadle.errors import Gone
 from treadle.serialization import loads
 from treadle.streaming import queries
-from treadle.streaming.log import Entry, EventHub, Reader
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.protocol.envelope import ENDS, lifecycle
 
 GONE_KIND = "gone"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.channels import Filter
 from treadle.streaming.protocol.feed import Feed
 from treadle.streaming.sse import EventStream

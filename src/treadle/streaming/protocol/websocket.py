@@ -11,7 +11,7 @@ from treadle.http.socket import WebSocket
 from treadle.http.validation import body_decoder
 from treadle.ids import new_id
 from treadle.serialization import dumps
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.channels import Filter, natural, read_filter
 from treadle.streaming.protocol.commands import (
     Commands,

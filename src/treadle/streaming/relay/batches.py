@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 
 END, EVENTS, NUMBERED = 1, 2, 4
 """What a process wants of a thread: the ends of runs, their events, those that are numbered."""

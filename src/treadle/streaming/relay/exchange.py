@@ -12,7 +12,8 @@ import structlog
 
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Row, Transaction
-from treadle.streaming.log import COUNTER_BITS, Entry, EventHub, ThreadLog
+from treadle.streaming.entries import COUNTER_BITS, Entry
+from treadle.streaming.log import EventHub, ThreadLog
 from treadle.streaming.relay import queries
 from treadle.streaming.relay.batches import Chunk, pack, sent
 from treadle.streaming.relay.forwarding import Forwarder, Forwarding

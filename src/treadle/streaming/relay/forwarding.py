@@ -10,7 +10,8 @@ import structlog
 
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Row, Transaction
-from treadle.streaming.log import BURST_SECONDS, Entry, ThreadLog
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import BURST_SECONDS, ThreadLog
 from treadle.streaming.relay import queries
 from treadle.streaming.relay.batches import (
     END,

@@ -16,7 +16,8 @@ import structlog
 
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Transaction
-from treadle.streaming.log import Entry, ThreadLog
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import ThreadLog
 from treadle.streaming.relay import queries
 from treadle.streaming.relay.batches import EVENTS, NUMBERED, Chunk, Sent, unpack, wants_of
 

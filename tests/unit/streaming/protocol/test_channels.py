@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from treadle.errors import Refused
-from treadle.streaming.log import Entry
+from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.channels import Filter, natural, read_filter
 from treadle.streaming.protocol.envelope import envelope_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from treadle.streaming.log import COUNTER_BITS, Entry
+from treadle.streaming.entries import COUNTER_BITS, Entry
 from treadle.streaming.protocol.envelope import Emission, envelope_of, lifecycle, named
 
 ID = (1795251190247 << COUNTER_BITS) + 5

@@ -11,7 +11,8 @@ import pytest
 from treadle.cluster.signals import Signals
 from treadle.database.postgres import PostgresDatabase
 from treadle.runs.outcome import Outcome
-from treadle.streaming.log import Entry, EventHub, Reader
+from treadle.streaming.entries import Entry
+from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.relay import watching
 from treadle.streaming.relay.batches import Chunk, pack, sent, unpack
 from treadle.streaming.relay.exchange import Exchange
