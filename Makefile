@@ -8,12 +8,17 @@ AREAS := smoke threads runs streaming protocol_v2 assistants store crons system
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
 
-.PHONY: dev test unit simulation fuzz chaos conformance javascript lint types format clean
+# With split the server only answers requests, and a worker beside it executes the runs; set
+# REDIS_URI to have their events go through Redis.
+ROLES ?= one
+export ROLES
+
+.PHONY: dev test unit simulation fuzz chaos cluster conformance javascript lint types format clean
 
 dev: $(READY)
 	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
 
-test: unit simulation fuzz chaos javascript
+test: unit simulation fuzz chaos cluster javascript
 	$(MAKE) conformance DATABASE=sqlite
 	$(MAKE) conformance DATABASE=postgres
 
@@ -32,6 +37,11 @@ fuzz: $(READY)
 # of it, and a soak of 10,000 runs.
 chaos: $(READY)
 	$(BIN)/pytest tests/chaos -n auto --maxprocesses 4
+
+# Processes that share a PostgreSQL, and faults of all that they stand on; needs redis-server.
+# CHAOS_SECONDS=60 lets random clients go on for longer, over Redis too.
+cluster: $(READY)
+	$(BIN)/pytest tests/cluster -n auto --maxprocesses 4 --dist loadfile
 
 # Each server gets a fresh database below one temporary folder, which goes away at the end.
 # known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.

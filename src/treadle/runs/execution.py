@@ -60,6 +60,8 @@ class Execution:
         self._before: Execution | None = None
         self._left_behind: asyncio.Future[None] | None = None
         self._is_watched = False
+        self.may_linger = False
+        """Whether other processes know that its graph may be at work after the run is over."""
 
     # -- from outside ----------------------------------------------------------------------
 
@@ -285,6 +287,7 @@ class Execution:
         if stopped == "rollback" or self._drive.input_refused:
             await self._forget_run()
         if thread is None:
+            self.may_linger = True
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
         seconds = (now_us() - claim.row["started_at"]) / SECOND_US
@@ -381,6 +384,10 @@ class Execution:
         if owned["stop"] not in (None, self._drive.stopped):
             raise _Stopped(owned["stop"])
         await transaction.send(queries.END_RUN, {**params, "status": status})
+        if self._left_behind is not None and self._rooms.events.relay is not None:
+            self.may_linger = True
+            leaves = {"thread_id": claim.thread_id, "owner": claim.row["owner"]}
+            await transaction.send(queries.LEAVES, leaves)
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
             if not self._rooms.webhooks.is_open:

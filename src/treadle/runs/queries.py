@@ -72,7 +72,7 @@ UPDATE runs SET status = 'running', attempt = attempt + 1, owner = :owner, start
 WHERE seq IN (SELECT seq FROM next)
 RETURNING {elsewhere}
           seq, run_id, thread_id, assistant_id, graph_id, created_at, metadata, kwargs,
-          multitask_strategy, temporary, started_at, attempt,
+          multitask_strategy, temporary, started_at, attempt, owner,
           attempt - handed_back AS tries, stop
 """
 
@@ -85,9 +85,22 @@ _ELSEWHERE = """/*postgres (
           (SELECT string_agg(process || ' ' || wants, ',')
             FROM watches AS w WHERE w.thread_id = runs.thread_id) AS watchers,*/"""
 
-# A run without a delay is due at once, also where the clock is behind that of its process.
+# A run without a delay is due at once, also where the clock is behind that of its process. No graph
+# of another process may be left on its thread.
 _SKEW = """/*postgres + 3600000000
-      AND (r.created_at <= :now OR r.created_at <= r.updated_at)*/"""
+      AND (r.created_at <= :now OR r.created_at <= r.updated_at)
+      AND NOT EXISTS (
+        SELECT 1 FROM leaving AS l JOIN workers AS w ON w.owner = l.owner
+        WHERE l.thread_id = r.thread_id AND l.owner <> :owner)*/"""
+
+# A graph may be at work for a while without a run; see the migration. PostgreSQL only.
+LEAVES = "INSERT INTO leaving (thread_id, owner) VALUES (:thread_id, :owner) ON CONFLICT DO NOTHING"
+
+HAS_LEFT = "DELETE FROM leaving WHERE thread_id = :thread_id AND owner = :owner"
+
+LEAVING = "SELECT thread_id FROM leaving WHERE owner = :owner"
+
+FORGET_LEAVING = "DELETE FROM leaving WHERE owner NOT IN (SELECT owner FROM workers)"
 
 ANY_GRAPH = "/*any graph*/"
 """Where a condition on ``r.graph_id`` goes: other processes may serve other graphs."""

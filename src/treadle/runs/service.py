@@ -303,9 +303,9 @@ class RunService(RunReading):
     def _tell_owner(self, transaction: Transaction, run: Row, how: str) -> None:
         """Let the process that executes a run stop it."""
         owner = process_of(run["owner"])
-        if run["status"] != "running":
+        if run["status"] == "pending":
             self._rooms.tell(transaction, "stopped")
-        elif owner != self._rooms.me:
+        elif run["status"] == "running" and owner != self._rooms.me:
             self._rooms.tell(transaction, "stop", run["run_id"], how, to=owner)
 
     async def _end_here(
@@ -466,6 +466,9 @@ class RunService(RunReading):
             run = await transaction.fetch_one(queries.RUN_TO_CHANGE, params)
             if run is None:
                 raise NotFound("Run not found")
+            if run["status"] == "running" and self._rooms.events.relay is not None:
+                leaves = {"thread_id": thread_id, "owner": run["owner"]}
+                await transaction.send(queries.LEAVES, leaves)
             if run["temporary"]:
                 await self._rooms.delete_temporary(transaction, thread_id, run_id)
             else:

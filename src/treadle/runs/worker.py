@@ -255,15 +255,27 @@ class Worker:
         """Stop runs that were to be stopped, and for which no signal came; and deleted ones."""
         if self._rooms.events.relay is None:
             return
-        known = {
-            row["run_id"]: row["stop"]
-            for row in await self._rooms.database.read_all(
-                queries.OWN_RUNS, {"owner": self._lease.owner}
-            )
-        }
-        for run_id, execution in list(self._executions.items()):
-            if run_id in known and known[run_id] is not None:
-                execution.stop(known[run_id])
+        async with self._books:  # no run is claimed and not yet known here
+            known = {
+                row["run_id"]: row["stop"]
+                for row in await self._rooms.database.read_all(
+                    queries.OWN_RUNS, {"owner": self._lease.owner}
+                )
+            }
+            for run_id, execution in list(self._executions.items()):
+                if run_id not in known:
+                    execution.stop("delete")
+                elif (how := known[run_id]) is not None:
+                    execution.stop(how)
+        own = {"owner": self._lease.owner}
+        for row in await self._rooms.database.read_all(queries.LEAVING, own):
+            if row["thread_id"] not in self._on_thread:
+                self._has_left(row["thread_id"])
+
+        async def forget(transaction: Transaction) -> None:
+            await transaction.send(queries.FORGET_LEAVING)
+
+        await self._rooms.database.write(forget)
 
     async def _take_up_lost(self, now: int) -> None:
         """Declare workers dead whose lease ended before ``now``: they end if they still live.
@@ -345,6 +357,22 @@ class Worker:
     def _over(self, execution: Execution) -> None:
         if self._on_thread.get(execution.claim.thread_id) is execution:
             del self._on_thread[execution.claim.thread_id]
+        if execution.may_linger and self._rooms.events.relay is not None:
+            self._has_left(execution.claim.thread_id)
+
+    def _has_left(self, thread_id: str) -> None:
+        """Tell other workers that nothing is at work here any more on a thread."""
+        params = {"thread_id": thread_id, "owner": self._lease.owner}
+
+        async def note(transaction: Transaction) -> None:
+            if await transaction.execute(queries.HAS_LEFT, params):
+                self._rooms.tell(transaction, "runs")
+
+        def failed(error: Exception) -> None:
+            logger.warning("a thread is still kept for a run that is over", error=repr(error))
+
+        self._rooms.database.write_soon(note, failed)
+        self._rooms.database.hurry()
 
 
 async def _make_due(transaction: Transaction) -> None:

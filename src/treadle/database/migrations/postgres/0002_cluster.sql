@@ -28,6 +28,14 @@ CREATE UNLOGGED TABLE live_batches (
 );
 CREATE INDEX live_batches_by_age ON live_batches (made_at);
 
+-- Threads on which a graph may still be at work although its run is no more (it was deleted) or
+-- has ended without it. Other processes wait; a worker that has no lease keeps nobody waiting.
+CREATE UNLOGGED TABLE leaving (
+    thread_id TEXT COLLATE "C" NOT NULL,
+    owner TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (thread_id, owner)
+);
+
 -- Each process keeps assistants in memory: all hear of it when one has changed.
 CREATE FUNCTION assistants_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
