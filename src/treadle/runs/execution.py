@@ -204,6 +204,7 @@ class Execution:
             emission.data,
             keep=claim.resumable,
             attempt=claim.attempt,
+            last=emission.urgent,
             numbered=emission.numbered,
             label=emission.label,
             params=emission.params,

@@ -23,7 +23,10 @@ _CHECKPOINT = b'"checkpoint":'
 
 
 class Emission(NamedTuple):
-    """An event of a run on its way into the log; see ``ThreadLog.append``."""
+    """An event of a run on its way into the log; see ``ThreadLog.append``.
+
+    ``urgent``: somebody has to act on it, so that it does not linger in a burst.
+    """
 
     name: str
     data: bytes
@@ -31,6 +34,7 @@ class Emission(NamedTuple):
     numbered: bool = False
     label: str = ""
     params: bytes = b""
+    urgent: bool = False
 
 
 class Envelope:

@@ -216,7 +216,7 @@ def interrupt_emission(namespace: Sequence[str], interrupt: Interrupt) -> Emissi
         "value": interrupt.value,
     }
     name = named(INPUT_REQUESTED, namespace)
-    return Emission(name, dumps(data), PROTOCOL, True, interrupt.id)
+    return Emission(name, dumps(data), PROTOCOL, True, interrupt.id, urgent=True)
 
 
 # Tool results as messages -------------------------------------------------------------------------
