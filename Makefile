@@ -7,6 +7,7 @@ SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port
 AREAS := smoke threads runs streaming protocol_v2 assistants store crons system
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
+ON_postgres := $(BIN)/python tests/postgres_server.py run
 
 # With split the server only answers requests, and a worker beside it executes the runs; set
 # REDIS_URI to have their events go through Redis.
@@ -46,14 +47,12 @@ cluster: $(READY)
 # Each server gets a fresh database below one temporary folder, which goes away at the end.
 # known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.
 conformance: $(READY)
-	@set -e; tmp=$$(mktemp -d); prefix=treadle_test_$$$$_; touch "$$tmp/known"; \
-	trap 'rm -rf "$$tmp"; test $(DATABASE) = sqlite || \
-	  $(BIN)/python tests/postgres_server.py drop $$prefix' EXIT; \
-	export DATABASE=$(DATABASE) TREADLE_TEST_PREFIX=$$prefix; \
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; touch "$$tmp/known"; \
+	export DATABASE=$(DATABASE); \
 	known=tests/conformance/known_beyond.txt; test ! -f $$known || \
 	  sed -n 's/^[^#[:space:]].*/--deselect=&/p' $$known > "$$tmp/known"; \
-	TMPDIR=$$tmp $(BIN)/pytest -c tests/conformance/pytest.ini $(AREAS:%=tests/conformance/%) \
-	  --server-cmd "$(SERVER)" "@$$tmp/known" $(PYTEST_ARGS)
+	TMPDIR=$$tmp $(ON_$(DATABASE)) $(BIN)/pytest -c tests/conformance/pytest.ini \
+	  $(AREAS:%=tests/conformance/%) --server-cmd "$(SERVER)" "@$$tmp/known" $(PYTEST_ARGS)
 
 # The public JavaScript SDK, and a page with useStream in a DOM; skipped where there is no node.
 javascript: $(READY)

@@ -1,12 +1,15 @@
 """The PostgreSQL of the tests: the one of this machine, else one that is started for them.
 
-``python tests/postgres_server.py drop PREFIX`` drops the databases whose names begin so. The
-server is ``TREADLE_TEST_POSTGRES`` (a URI), or what answers on the usual socket or port.
+The server is ``TREADLE_TEST_POSTGRES`` (a URI), or what answers on the usual socket or port.
+``python tests/postgres_server.py run COMMAND ...`` runs a command for which it has to have
+pgvector: if it does not, that is a server of its own. The databases that the command has made
+(``TREADLE_TEST_PREFIX`` begins their names) are dropped at its end.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from functools import cache
 
@@ -83,8 +86,20 @@ def drop_databases(prefix: str) -> None:
             connection.execute(command.format(sql.Identifier(name)))
 
 
+def has_vectors(uri: str) -> bool:
+    """Whether pgvector can be had on a server."""
+    with psycopg.connect(uri) as connection:
+        found = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'")
+        return found.fetchone() is not None
+
+
 if __name__ == "__main__":
-    _, what, prefix = sys.argv
-    if what != "drop" or not prefix.startswith(PREFIX):
+    if len(sys.argv) < 3 or sys.argv[1] != "run":
         sys.exit(__doc__)
+    if not has_vectors(server_uri()):
+        os.environ["TREADLE_TEST_POSTGRES"] = _own_server()
+        server_uri.cache_clear()
+    prefix = os.environ["TREADLE_TEST_PREFIX"] = f"{PREFIX}{os.getpid()}_"
+    ended = subprocess.run(sys.argv[2:], check=False)
     drop_databases(prefix)
+    sys.exit(ended.returncode)

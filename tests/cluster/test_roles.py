@@ -61,12 +61,12 @@ def test_a_worker_that_stops_hands_its_runs_over(make_cluster: Callable[..., Clu
     api, one = cluster.api("api"), cluster.worker("one")
     cluster.start()
     thread = api.thread()
-    run = api.run(thread, "steps", input={"pause": 0.7, "token": "t"}, stream_resumable=True)
+    run = api.run(thread, "steps", input={"pause": 2, "token": "t"}, stream_resumable=True)
     api.begun(thread, run)
     follower = Follower(api, f"/threads/{thread}/runs/{run}/stream", "-")
     cluster.worker("two")
     cluster.start()
-    assert api.status(thread, run) == "running" or pytest.skip("the machine is too slow")
+    assert api.status(thread, run) == "running"
     begun = time.monotonic()
     one.signal(signal.SIGTERM)
     assert api.ended(thread, run) == "success"
@@ -74,7 +74,7 @@ def test_a_worker_that_stops_hands_its_runs_over(make_cluster: Callable[..., Clu
     assert one.wait() in (0, -signal.SIGTERM)
     values = api.call("GET", f"/threads/{thread}/state")["values"]
     assert values["log"] == ["t:one", "t:two", "t:three"]
-    assert took < 5
+    assert took < 8
     follower.join(10)
     assert not follower.broke
     attempts = [event for event in follower.events if event.name == "metadata"]
