@@ -132,7 +132,12 @@ class Cluster:
 
     def __init__(self, folder: Path, database: str, **env: str) -> None:
         self.folder, self.database, self.config = folder, database, CONFIG
-        self.env = {"DATABASE_URI": database, "RESUMABLE_STREAM_TTL_SECONDS": "600", **env}
+        self.env = {
+            "DATABASE_URI": database,
+            "TREADLE_POSTGRES_CONNECTIONS": "6",  # the tests of others need some too
+            "RESUMABLE_STREAM_TTL_SECONDS": "600",
+            **env,
+        }
         self.processes: list[Process] = []
 
     def make(self, name: str, *command: str, **env: str) -> Process:

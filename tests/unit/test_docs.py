@@ -49,7 +49,15 @@ def test_every_variable_is_named():
 
 
 def test_no_variable_is_made_up():
-    known = {*VARIABLES, SECRET_VARIABLE, "HOST", "PORT", "HEALTH_PORT", "HTTP_PROXY", "HTTPS_PROXY"}
+    known = {
+        *VARIABLES,
+        SECRET_VARIABLE,
+        "HOST",
+        "PORT",
+        "HEALTH_PORT",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+    }
     known |= {"PGPASSWORD", "HOME", "FROM"}
     known |= {"SSL_CERT_FILE", "SSL_CERT_DIR", "LG_WEBHOOK_", "NAME"}
     known |= {"POST", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "SIGTERM", "SIGINT"}

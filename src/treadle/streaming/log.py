@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from treadle.database import Database, Row, Transaction
+from treadle.errors import Unavailable
 from treadle.streaming import queries
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ ENTRY_BYTES = 400
 """What an entry takes beside its data and the frame that is made of it."""
 TAKE_BYTES = 2**18
 READER_LIMIT_BYTES = 64 * 2**20
+SAVE_TRIES = 5
 REPLAY_PAGE = 1000
 REPLAY_BYTES = 2**20
 
@@ -423,15 +425,21 @@ class Unsaved:
 
 
 class _Save:
-    """One group commit of unsaved entries: takes all there are when its turn comes."""
+    """One group commit of unsaved entries: takes all there are when its turn comes.
 
-    def __init__(self, hub: EventHub) -> None:
+    ``again`` are those of an earlier one of which nobody knows whether it was committed.
+    """
+
+    def __init__(self, hub: EventHub, again: Sequence[Unsaved] = (), tries: int = 1) -> None:
         self._hub = hub
-        self._taken: list[Unsaved] = []
+        self._taken: list[Unsaved] = [*again]
+        self._again, self._tries = again, tries
 
     async def commit(self, transaction: Transaction) -> None:
-        self._taken += self._hub.take_unsaved()
-        taken = self._taken
+        if not self._again:
+            self._taken += self._hub.take_unsaved()
+        there = await _those_kept(transaction, self._again)
+        taken = [one for one in self._taken if one not in there]
         await _refuse_outdated(transaction, taken)
         kept: list[Unsaved] = []
         by_thread: dict[str, list[Entry]] = {}
@@ -453,10 +461,28 @@ class _Save:
                 one.log.settle(None if one.refused else one.entry)
 
     def failed(self, error: Exception) -> None:
+        if isinstance(error, Unavailable) and self._tries < SAVE_TRIES:
+            save = _Save(self._hub, self._taken, self._tries + 1)
+            self._hub.database.write_soon(save.commit, save.failed, save.committed)
+            self._hub.database.hurry()
+            return
         logger.error("events could not be saved", events=len(self._taken), error=repr(error))
         for one in self._taken:
             if one.waits:  # what has no number cannot be told
                 one.log.settle(one.entry if one.entry.seq is None else None)
+
+
+async def _those_kept(transaction: Transaction, unsaved: Sequence[Unsaved]) -> set[Unsaved]:
+    """Those that are in the database already, which are given the numbers that they have there."""
+    there: set[Unsaved] = set()
+    for one in unsaved:
+        if one.keep:
+            params = {"thread_id": one.log.thread_id, "id": one.entry.id}
+            row = await transaction.fetch_one(queries.KEPT, params)
+            if row is not None:
+                one.entry.seq = row["seq"]
+                there.add(one)
+    return there
 
 
 async def _refuse_outdated(transaction: Transaction, unsaved: Sequence[Unsaved]) -> None:
