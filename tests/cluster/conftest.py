@@ -1,4 +1,4 @@
-"""Clusters for the tests: real processes, over a PostgreSQL of the machine or of their own."""
+"""Clusters for the tests: real processes, over a PostgreSQL and a Redis of their own."""
 
 from __future__ import annotations
 
@@ -16,30 +16,20 @@ import psycopg
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for houses.py
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for postgres_server.py
 sys.path.append(str(Path(__file__).parents[1] / "chaos"))  # for history.py
 
 from houses import Cluster, free_port, new_name, until
 
-from postgres_server import PREFIX, drop_databases, make_database
-
-
-@pytest.fixture(scope="session")
-def prefix() -> Iterator[str]:
-    prefix = f"{PREFIX}cluster_{os.getpid()}_"
-    yield prefix
-    drop_databases(prefix)
-
 
 @pytest.fixture(scope="module")
 def make_cluster(
-    prefix: str, tmp_path_factory: pytest.TempPathFactory
+    postgres: OwnPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Cluster]]:
     """``make_cluster(**env)``: processes over a database of their own; none is made yet."""
     made: list[Cluster] = []
 
     def make(database: str | None = None, **env: str) -> Cluster:
-        uri = database or make_database(prefix + new_name())
+        uri = database or postgres.database()
         made.append(Cluster(tmp_path_factory.mktemp("cluster"), uri, **env))
         return made[-1]
 
@@ -109,6 +99,7 @@ class OwnPostgres:
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options += " -c max_connections=300"
         log = str(self._folder / "log")
         self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", log, "-o", options)
 

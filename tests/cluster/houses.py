@@ -134,8 +134,8 @@ class Cluster:
         self.folder, self.database, self.config = folder, database, CONFIG
         self.env = {
             "DATABASE_URI": database,
+            "TREADLE_POSTGRES_CONNECTIONS": "6",  # the tests of others need some too
             "RESUMABLE_STREAM_TTL_SECONDS": "600",
-            "TREADLE_POSTGRES_CONNECTIONS": "6",  # of the 100 that PostgreSQL has, for many tests
             **env,
         }
         self.processes: list[Process] = []

@@ -40,6 +40,7 @@ NOT_COPIED = {
     "store_vectors": "items are searched by meaning once they are put again",
     "watches": "who reads what at this moment",
     "live_batches": "events on their way between running servers",
+    "leaving": "what running servers are still at work on",
 }
 """The tables that stay behind, and why."""
 

@@ -45,8 +45,11 @@ class PostgresListener:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to listen. Raises ``OperationalError`` if that can't be."""
-        await self._connect()
+        """Begin to listen; as soon as that can be, if not now."""
+        try:
+            await self._connect()
+        except OperationalError:
+            self._lost.set()
         self._task = asyncio.create_task(self._keep(), name="treadle-listener")
 
     async def close(self) -> None:

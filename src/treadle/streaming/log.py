@@ -407,15 +407,25 @@ class EventHub:
         Where readers wait for it, that is now; in a burst, soon, for several entries at a time.
         """
         self._unsaved.append(unsaved)
-        if not self._save_due:
-            self._save_due = True
-            save = Save(self)
-            self.database.write_soon(save.commit, save.failed, save.committed)
+        self._save_soon()
         if unsaved.waits:
             now = time.monotonic()
             if at_once or now - self._saved_at >= BURST_SECONDS:
                 self._saved_at = now
                 self.database.hurry()
+
+    def take_back(self, unsaved: Sequence[Unsaved]) -> None:
+        """Persist again what was taken first of all, and perhaps not committed."""
+        if unsaved:
+            self._unsaved.extendleft(reversed(unsaved))
+            self._save_soon()
+            self.database.hurry()
+
+    def _save_soon(self) -> None:
+        if not self._save_due:
+            self._save_due = True
+            save = Save(self)
+            self.database.write_soon(save.commit, save.failed, save.committed)
 
     def take_unsaved(self) -> list[Unsaved]:
         """All that was handed in so far; for its transaction."""

@@ -16,6 +16,8 @@ INSERT INTO events (thread_id, id, run_id, kind, name, data, seq, label, params)
 VALUES (:thread_id, :id, :run_id, :kind, :name, :data, :seq, :label, :params)
 """
 
+KEPT = "SELECT seq FROM events WHERE thread_id = :thread_id AND id = :id"
+
 IS_ATTEMPT = """
 SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt /*postgres FOR KEY SHARE*/
 """

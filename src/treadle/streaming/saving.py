@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from treadle.database import Row, Transaction
+from treadle.errors import Unavailable
 from treadle.streaming import queries
 from treadle.streaming.entries import Entry
 
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("treadle.streaming")
 
+SAVE_TRIES = 5
+
 
 class Unsaved:
-    """An entry on its way into the database. With ``waits``, readers hear of it afterwards."""
+    """An entry on its way into the database. With ``waits``, readers hear of it afterwards.
 
-    __slots__ = ("attempt", "entry", "keep", "log", "refused", "waits")
+    ``failures`` counts the commits of it of which nobody knows what became of them.
+    """
+
+    __slots__ = ("attempt", "entry", "failures", "keep", "log", "refused", "waits")
 
     def __init__(
         self, log: ThreadLog, entry: Entry, keep: bool, attempt: int, *, waits: bool
     ) -> None:
         self.log, self.entry, self.keep, self.attempt = log, entry, keep, attempt
-        self.waits, self.refused = waits, False
+        self.waits, self.refused, self.failures = waits, False, 0
 
 
 class Save:
@@ -38,7 +44,8 @@ class Save:
 
     async def commit(self, transaction: Transaction) -> None:
         self._taken += self._hub.take_unsaved()
-        taken = self._taken
+        there = await _those_there(transaction, self._taken)
+        taken = [one for one in self._taken if one not in there]
         await _refuse_outdated(transaction, taken)
         kept: list[Unsaved] = []
         by_thread: dict[str, list[Entry]] = {}
@@ -60,10 +67,30 @@ class Save:
                 one.log.settle(None if one.refused else one.entry)
 
     def failed(self, error: Exception) -> None:
-        logger.error("events could not be saved", events=len(self._taken), error=repr(error))
-        for one in self._taken:
+        lost = self._taken
+        if isinstance(error, Unavailable):
+            for one in self._taken:
+                one.failures += 1
+            lost = [one for one in self._taken if one.failures >= SAVE_TRIES]
+            self._hub.take_back([one for one in self._taken if one.failures < SAVE_TRIES])
+        if lost:
+            logger.error("events could not be saved", events=len(lost), error=repr(error))
+        for one in lost:
             if one.waits:  # what has no number cannot be told
                 one.log.settle(one.entry if one.entry.seq is None else None)
+
+
+async def _those_there(transaction: Transaction, unsaved: Sequence[Unsaved]) -> set[Unsaved]:
+    """Those that an unclear commit has kept, with the numbers that it has given them."""
+    there: set[Unsaved] = set()
+    for one in unsaved:
+        if one.failures and one.keep:
+            params = {"thread_id": one.log.thread_id, "id": one.entry.id}
+            row = await transaction.fetch_one(queries.KEPT, params)
+            if row is not None:
+                one.entry.seq = row["seq"]
+                there.add(one)
+    return there
 
 
 async def _refuse_outdated(transaction: Transaction, unsaved: Sequence[Unsaved]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from treadle.errors import Unavailable
 from treadle.streaming import queries
 from treadle.streaming.log import EventHub, Reader
 
@@ -133,3 +134,34 @@ async def test_the_counter_goes_with_its_thread(hub, log, database):
     delete = "DELETE FROM threads WHERE thread_id = :thread_id"
     await database.write(lambda tx: tx.execute(delete, {"thread_id": THREAD}))
     assert await database.read_one(queries.LAST_SEQ, {"thread_id": THREAD}) is None
+
+
+@pytest.mark.parametrize("was_committed", [True, False])
+async def test_a_commit_that_is_unclear_neither_loses_nor_doubles(
+    log, database, monkeypatch, was_committed
+):
+    write_soon, failures = database.write_soon, [Unavailable("the connection was lost")]
+
+    def flaky(body: Any, on_error: Any, on_commit: Any = None, thread_id: Any = None) -> None:
+        if not failures:
+            write_soon(body, on_error, on_commit, thread_id)
+        elif was_committed:
+            write_soon(body, on_error, lambda: on_error(failures.pop()), thread_id)
+        else:
+
+            async def refused(transaction: Any) -> None:
+                await body(transaction)
+                raise failures.pop()
+
+            write_soon(refused, on_error, None, thread_id)
+
+    monkeypatch.setattr(database, "write_soon", flaky)
+    reader = log.read()
+    ids = [tell(log).id for _ in range(3)]
+    while failures:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    ids += [tell(log).id for _ in range(3)]
+    found = await taken(reader, 6)
+    assert [(entry.id, entry.seq) for entry in found] == list(zip(ids, range(1, 7), strict=True))
+    kept = await database.read_all("SELECT id, seq FROM events ORDER BY id")
+    assert [(row["id"], row["seq"]) for row in kept] == list(zip(ids, range(1, 7), strict=True))
