@@ -9,8 +9,9 @@ AREAS := smoke threads runs streaming protocol_v2 assistants store crons system
 DATABASE ?= sqlite
 ON_postgres := $(BIN)/python tests/postgres_server.py run
 
-# With split the server only answers requests, and a worker beside it executes the runs; set
-# REDIS_URI to have their events go through Redis.
+# With split the server only answers requests, and a worker beside it executes the runs; with two
+# there are two servers, and connections go to them in turn. Set REDIS_URI to have their events go
+# through Redis.
 ROLES ?= one
 export ROLES
 

@@ -4,7 +4,8 @@ The folders of the suite's configs stay clean, and no server sees another's thre
 restarts its server sets KEEP_STATE and copies the config to a folder of its own: it gets the
 default database, beside the config. With DATABASE=postgres each server gets a PostgreSQL
 database, whose name begins with TREADLE_TEST_PREFIX; who sets that drops them at the end.
-With ROLES=split the server only answers requests, and a worker beside it executes the runs.
+With ROLES=split the server only answers requests, and a worker beside it executes the runs; with
+ROLES=two there are two servers, and connections go to them in turn.
 """
 
 import os
@@ -32,4 +33,9 @@ if os.environ.get("ROLES") == "split":
     shared = ["--config", config, "--db", command[-1]]
     subprocess.Popen([treadle, "worker", *shared])  # in the group that is stopped as a whole
     command = [treadle, "serve", "--api-only", "--port", port, *shared]
-os.execv(treadle, command)
+if os.environ.get("ROLES") == "two":
+    os.environ.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", "2")
+    proxy = str(Path(__file__).with_name("round_robin.py"))
+    shared = ["--config", config, "--db", command[-1]]
+    command = [sys.executable, proxy, port, treadle, "serve", *shared]
+os.execv(command[0], command)

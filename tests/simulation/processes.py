@@ -129,6 +129,7 @@ class _Registry:
 
     def __init__(self) -> None:
         self.drives: list[Ordered] = []
+        self.ids = (ASSISTANT.graph_id,)
 
     def static(self, graph_id: str) -> Any:
         return SimpleNamespace(nodes=())

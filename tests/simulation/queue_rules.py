@@ -53,6 +53,12 @@ MOMENT_US = 2000
 
 LEFT_BEHIND = """
 SELECT 'event' AS what, run_id FROM events WHERE run_id NOT IN (SELECT run_id FROM runs)
+    -- Who watches the thread over protocol v2 is to learn that the run has ended.
+    AND NOT (kind = 'protocol' AND name = 'lifecycle' AND thread_id IN (
+        SELECT thread_id FROM threads))
+UNION ALL
+SELECT 'counter', thread_id FROM event_counters
+    WHERE thread_id NOT IN (SELECT thread_id FROM threads)
 UNION ALL
 SELECT 'checkpoint', run_id FROM checkpoints WHERE run_id NOT IN (SELECT run_id FROM runs)
 """

@@ -298,7 +298,8 @@ class RunService(RunReading):
         displaced.pending.append((thread_id, run_id, outcome))
         if (relay := self._rooms.events.relay) is not None:
             await relay.tell_in(transaction, thread_id, Entry(0, run_id, END, "", b"", outcome))
-        await self._end_here(transaction, thread_id, run, displaced)
+        if row is not None:  # the thread is still there
+            await self._end_here(transaction, thread_id, run, displaced)
 
     def _tell_owner(self, transaction: Transaction, run: Row, how: str) -> None:
         """Let the process that executes a run stop it."""
