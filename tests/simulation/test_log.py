@@ -16,6 +16,7 @@ from processes import SharedDatabase, connect
 from schedules import Dice
 from simulated_time import Clock, TurnedLoop
 
+from treadle.streaming import entries
 from treadle.streaming import log as module
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import EventHub, Reader, ThreadLog
@@ -224,7 +225,7 @@ def test_every_reader_gets_what_was_appended_since_it_came(
     wall = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", wall)
-        patch.setattr(module, "ENTRY_BYTES", ENTRY_BYTES)
+        patch.setattr(entries, "ENTRY_BYTES", ENTRY_BYTES)
         patch.setattr(module, "TAKE_BYTES", TAKE_BYTES)
         patch.setattr(module, "READER_LIMIT_BYTES", LIMIT_BYTES)
         patch.setattr(module, "REPLAY_BYTES", REPLAY_BYTES)
