@@ -51,9 +51,9 @@ END;
 MOMENT_US = 2000
 """Timers go off a little after their time."""
 
+# But for a run's last word, for those who watched it and were away when it was deleted.
 LEFT_BEHIND = """
 SELECT 'event' AS what, run_id FROM events WHERE run_id NOT IN (SELECT run_id FROM runs)
-    -- Who watches the thread over protocol v2 is to learn that the run has ended.
     AND NOT (kind = 'protocol' AND name = 'lifecycle' AND thread_id IN (
         SELECT thread_id FROM threads))
 UNION ALL

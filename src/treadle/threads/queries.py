@@ -81,6 +81,9 @@ WHERE thread_id = :thread_id
 
 # -- deleting ---------------------------------------------------------------------------------
 
+# Whoever saves events of a run at this moment has done so when this returns.
+LOCK_RUNS = "SELECT 1 FROM runs WHERE thread_id = :thread_id /*postgres FOR UPDATE*/"
+
 DELETE_THREAD = "DELETE FROM threads WHERE thread_id = :thread_id"
 
 DELETE_IN_FLIGHT = """

@@ -38,6 +38,7 @@ class Removal:
     async def delete(self, transaction: Transaction, thread_id: str, piece: Piece) -> None:
         """Delete a thread with its runs; ``piece`` has the time that all of it may take."""
         within = {"thread_id": thread_id}
+        await transaction.send(queries.LOCK_RUNS, within)
         await transaction.send(queries.DELETE_THREAD, within)
         if not piece.spent and await self._is_small(transaction, thread_id):
             for table in queries.LEFT_BEHIND:
