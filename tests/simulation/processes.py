@@ -127,8 +127,6 @@ class Ordered(Drive):
 class _Registry:
     """One graph, and all drives of it."""
 
-    ids = ("graph",)
-
     def __init__(self) -> None:
         self.drives: list[Ordered] = []
         self.ids = (ASSISTANT.graph_id,)
