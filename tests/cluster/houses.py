@@ -73,6 +73,11 @@ class Process:
         return False
 
     @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 

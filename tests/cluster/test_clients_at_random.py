@@ -147,6 +147,8 @@ def test_what_was_told_holds(
     assert [client.failure for client in clients if client.failure] == []
     sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
     until(lambda: not books.rows(sql), "the end of all runs", GIVEN_BACK_SECONDS)
+    sql = "SELECT thread_id FROM deleted_threads"
+    until(lambda: not books.rows(sql), "the last of deleted threads to go", GIVEN_BACK_SECONDS)
     cluster.close()
     history = History(world.calls, journal.visits(), books, world.graphs)  # type: ignore[arg-type]
     counts = Counter(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from houses import CONFIG, HERE, Cluster, Follower, until
 
@@ -58,15 +59,15 @@ def test_a_worker_takes_only_the_runs_of_its_graphs(make_cluster: Callable[..., 
 
 def test_a_worker_that_stops_hands_its_runs_over(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="10")
-    api, one = cluster.api("api"), cluster.worker("one")
+    api, *workers = cluster.api("api"), cluster.worker("one"), cluster.worker("two")
     cluster.start()
     thread = api.thread()
-    run = api.run(thread, "steps", input={"pause": 2, "token": "t"}, stream_resumable=True)
+    run = api.run(thread, "steps", input={"pause": 1, "token": "t"}, stream_resumable=True)
     api.begun(thread, run)
     follower = Follower(api, f"/threads/{thread}/runs/{run}/stream", "-")
-    cluster.worker("two")
-    cluster.start()
-    assert api.status(thread, run) == "running"
+    with psycopg.connect(cluster.database) as connection:
+        [[owner]] = connection.execute("SELECT owner FROM runs WHERE run_id = %s", (run,))
+    [one] = [worker for worker in workers if owner.split(":")[1] == str(worker.pid)]
     begun = time.monotonic()
     one.signal(signal.SIGTERM)
     assert api.ended(thread, run) == "success"
