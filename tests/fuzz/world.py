@@ -71,9 +71,12 @@ def complaint(answer: Answer | str) -> str | None:
         return f"{answer.status} {answer.body[:300]!r}"
     if answer.status >= 400:
         try:
-            if isinstance(answer.json["detail"], str):
+            told = (
+                "message" if answer.json.get("type") == "error" else "detail"
+            )  # a command's error
+            if isinstance(answer.json[told], str):
                 return None
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             pass
         return f"{answer.status} without a detail: {answer.body[:300]!r}"
     return None
