@@ -118,6 +118,7 @@ class Link:
         self._make = make
         self._pipeline: Pipeline | None = None
         self._making = asyncio.Lock()
+        self._is_closed = False
 
     @property
     def load(self) -> int:
@@ -129,6 +130,8 @@ class Link:
         if pipeline is not None and not pipeline.is_lost:
             return pipeline
         async with self._making:
+            if self._is_closed:
+                raise ConnectionLost("The database is closed")
             if self._pipeline is None or self._pipeline.is_lost:
                 if self._pipeline is not None:
                     await self._pipeline.close()
@@ -143,13 +146,16 @@ class Link:
             try:
                 return Pipeline(await self._make())
             except OperationalError as error:
-                if time.monotonic() >= until:
+                if self._is_closed or time.monotonic() >= until:
                     logger.error("the database does not answer", error=str(error).strip())
                     raise ConnectionLost("The database does not answer") from None
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def close(self) -> None:
-        if self._pipeline is not None:
-            await self._pipeline.close()
-            self._pipeline = None
+        """Let go of the pipeline; from now on there is none to be had."""
+        self._is_closed = True
+        async with self._making:
+            if self._pipeline is not None:
+                await self._pipeline.close()
+                self._pipeline = None

@@ -505,3 +505,10 @@ async def test_what_is_no_uri_is_refused_without_showing_it(uri):
 def test_a_uri_is_shown_without_its_password():
     assert shown("postgresql://me:secret@a:1,b:2/x?sslmode=require") == "postgresql://me@a,b:1,2/x"
     assert shown("postgresql:///x?host=/run&password=secret") == "postgresql:///run/x"
+
+
+async def test_what_is_closed_connects_no_more(database):
+    await database.read_one("SELECT 1 AS one")
+    await database.close()
+    with pytest.raises(ConnectionLost, match="is closed"):
+        await database.read_one("SELECT 1 AS one")
