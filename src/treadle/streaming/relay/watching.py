@@ -16,6 +16,7 @@ import structlog
 
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Transaction
+from treadle.serialization import loads
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import ThreadLog
 from treadle.streaming.relay import queries
@@ -414,8 +415,7 @@ def process_of(owner: str | None) -> str | None:
 
 
 def is_kept(kwargs: str) -> bool:
-    from treadle.serialization import loads
-
+    """Whether the events of a run with these ``kwargs`` (JSON text) are kept."""
     return bool(loads(kwargs)["resumable"])
 
 
