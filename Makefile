@@ -4,25 +4,34 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER := $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fresh_server.py {config} {port}
-AREAS := smoke threads runs streaming protocol_v2 assistants store crons system
+AREAS := smoke threads runs streaming protocol_v2 assistants store crons auth http_app system \
+  mcp_endpoint a2a_endpoint
 # sqlite or postgres: what the servers of the conformance suite run on.
 DATABASE ?= sqlite
 ON_postgres := $(BIN)/python tests/postgres_server.py run
 
+CHROMIUM ?= /usr/bin/chromium
+
 # With split the server only answers requests, and a worker beside it executes the runs; with two
-# there are two servers, and connections go to them in turn. Set REDIS_URI to have their events go
-# through Redis.
+# there are two servers, and connections go to them in turn. WITH=redis has their events go through
+# Redis.
 ROLES ?= one
 export ROLES
+WITH_redis := $(BIN)/python tests/redis_server.py run
 
-.PHONY: dev test unit simulation fuzz chaos cluster conformance javascript lint types format clean
+# As many servers of each area run beside each other.
+PARALLEL ?= 3
+
+.PHONY: dev test unit simulation fuzz chaos cluster scale conformance javascript browser lint types \
+  format settings clean
 
 dev: $(READY)
 	$(BIN)/treadle dev --config examples/support-agent/langgraph.json
 
-test: unit simulation fuzz chaos cluster javascript
+test: unit simulation fuzz chaos cluster scale javascript browser
 	$(MAKE) conformance DATABASE=sqlite
 	$(MAKE) conformance DATABASE=postgres
+	$(MAKE) conformance DATABASE=postgres ROLES=two WITH=redis
 
 unit: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
@@ -46,18 +55,28 @@ cluster: $(READY)
 	$(BIN)/pytest tests/cluster -n auto --maxprocesses 4 --dist loadfile
 
 # Each server gets a fresh database below one temporary folder, which goes away at the end.
-# known_beyond.txt has a test per line (area/test_file.py::test_name) that is not run yet.
+# All workers have to name tests alike, so sets come in one order.
 conformance: $(READY)
-	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; touch "$$tmp/known"; \
-	export DATABASE=$(DATABASE); \
-	known=tests/conformance/known_beyond.txt; test ! -f $$known || \
-	  sed -n 's/^[^#[:space:]].*/--deselect=&/p' $$known > "$$tmp/known"; \
-	TMPDIR=$$tmp $(ON_$(DATABASE)) $(BIN)/pytest -c tests/conformance/pytest.ini \
-	  $(AREAS:%=tests/conformance/%) --server-cmd "$(SERVER)" "@$$tmp/known" $(PYTEST_ARGS)
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; export DATABASE=$(DATABASE); \
+	TMPDIR=$$tmp PYTHONHASHSEED=0 $(ON_$(DATABASE)) $(WITH_$(WITH)) \
+	  $(BIN)/pytest -c tests/conformance/pytest.ini -n $(PARALLEL) --dist loadfile \
+	  $(AREAS:%=tests/conformance/%) --server-cmd "$(SERVER)" $(PYTEST_ARGS)
 
-# The public JavaScript SDK, and a page with useStream in a DOM; skipped where there is no node.
+# What the hottest queries read in a PostgreSQL of a million threads.
+scale: $(READY)
+	$(BIN)/pytest tests/scale
+
+# The public JavaScript SDK; needs Node.js with npm.
 javascript: $(READY)
 	$(BIN)/pytest tests/javascript
+
+# A page with useStream, in a headless Chromium: Debian's, installed if there is none, or CHROMIUM.
+browser: $(READY)
+	@test -x $(CHROMIUM) || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends chromium) > /dev/null || { \
+	  echo "make browser needs a Chromium. There is none at $(CHROMIUM), and apt-get could not" \
+	  "install one: install the package chromium, or say CHROMIUM=/path/of/one" >&2; exit 1; }
+	CHROMIUM=$(CHROMIUM) $(BIN)/pytest tests/browser
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -70,6 +89,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# docs/settings.md is written from the code.
+settings: $(READY)
+	$(BIN)/python scripts/settings_page.py
+
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache dist
 
@@ -78,5 +101,5 @@ clean:
 $(READY): pyproject.toml uv.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv sync --frozen --inexact --python $(BIN)/python
+	$(BIN)/uv sync --frozen --inexact --all-extras --python $(BIN)/python
 	touch $(READY)

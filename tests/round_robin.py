@@ -10,16 +10,11 @@ import asyncio
 import contextlib
 import itertools
 import signal
-import socket
 import sys
 
+from free_port import free_port
+
 SERVERS = 2
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

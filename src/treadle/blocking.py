@@ -6,17 +6,22 @@ import asyncio
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 from types import FrameType
 from typing import Any
 
 import structlog
 
+from treadle.figures import Figure
+from treadle.histogram import Histogram
+
 logger = structlog.get_logger("treadle.blocking")
 
 PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 0.5
 FRAMES = 6
+LAG_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
@@ -25,10 +30,13 @@ class LoopWatch:
 
     A node that blocks (``time.sleep``, ``requests``, a long computation in ``async def``) holds
     up every other run and request. The lag is measured from a thread outside; after
-    ``PATIENCE_SECONDS`` the warning names the file and line, the graph and the node.
+    ``PATIENCE_SECONDS`` the warning names the file and line, the graph and the node. One that is
+    ``quiet`` only measures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._lag = Histogram(LAG_BUCKETS_SECONDS)
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._stopped = threading.Event()
@@ -42,16 +50,26 @@ class LoopWatch:
     def stop(self) -> None:
         self._stopped.set()
 
+    def figures(self) -> list[Figure]:
+        """What ``/metrics`` shows of it."""
+        explained = "How long the event loop let callbacks wait, twice a second (this process)"
+        return [Figure("treadle_event_loop_lag_seconds", "histogram", explained, self._lag)]
+
     def _watch(self) -> None:
         while not self._stopped.wait(PAUSE_SECONDS):
             self._turned.clear()
+            asked = time.perf_counter()
             try:
                 self._loop.call_soon_threadsafe(self._turned.set)
             except RuntimeError:  # the loop is closed
                 return
             if not self._turned.wait(PATIENCE_SECONDS):
-                self._warn()
-                self._turned.wait()
+                if not self._quiet:
+                    self._warn()
+                while not self._turned.wait(PAUSE_SECONDS):
+                    if self._stopped.is_set():
+                        return
+            self._lag.observe(time.perf_counter() - asked)
 
     def _warn(self) -> None:
         frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
+from treadle.environ_parts import configs_in, parts_in
 from treadle.errors import StartupError
 
 T = TypeVar("T")
@@ -27,25 +28,10 @@ OLDEST_PYTHON = (3, 11)
 LONGEST_TTL_MINUTES = 525_960_000  # a thousand years
 
 NOT_YET: dict[str, str] = {
-    "auth": "every caller is let in",
     "checkpointer.serde": "the default serializer is used",
-    "encryption": "what is stored is stored in the clear",
     "priority": "runs start in the order in which they came",
-    "disable_persistence": "state is kept in the database",
     "ui": "no UI components are served",
     "ui_config": "no UI components are served",
-    "http.mount_prefix": "set the variable MOUNT_PREFIX instead",
-    "http.cors": "set the variable CORS_ALLOW_ORIGINS instead",
-    "http.configurable_headers": "no request header reaches configurable",
-    "http.logging_headers": "no request header is logged",
-    "http.middleware_order": "there is no authentication to order",
-    "http.enable_custom_route_auth": "custom routes are public",
-    "http.disable_assistants": "the routes are served",
-    "http.disable_threads": "the routes are served",
-    "http.disable_runs": "the routes are served",
-    "http.disable_store": "the routes are served",
-    "http.disable_meta": "the routes are served",
-    "http.disable_webhooks": "webhooks are sent",
 }
 """Keys that are known and that a later release puts into effect, with what happens till then."""
 
@@ -64,8 +50,6 @@ NO_MATTER = frozenset(
         "keep_pkg_tools",
         "internal_docker_tag",
         "_INTERNAL_docker_tag",
-        "http.disable_mcp",
-        "http.disable_a2a",
         "http.disable_ui",
     }
 )
@@ -77,7 +61,32 @@ IN_EFFECT = frozenset(
         "dependencies",
         "env",
         "webhooks",
+        "disable_persistence",
         "http.app",
+        "http.mount_prefix",
+        "http.middleware_order",
+        "http.enable_custom_route_auth",
+        "http.cors.allow_origins",
+        "http.cors.allow_origin_regex",
+        "http.cors.allow_methods",
+        "http.cors.allow_headers",
+        "http.cors.allow_credentials",
+        "http.cors.expose_headers",
+        "http.cors.max_age",
+        "http.configurable_headers",
+        "http.logging_headers",
+        "http.disable_assistants",
+        "http.disable_threads",
+        "http.disable_runs",
+        "http.disable_store",
+        "http.disable_mcp",
+        "http.disable_a2a",
+        "http.disable_meta",
+        "http.disable_webhooks",
+        "auth.path",
+        "auth.disable_studio_auth",
+        "auth.openapi",
+        "auth.cache",
         "checkpointer.ttl.strategy",
         "checkpointer.ttl.default_ttl",
         "checkpointer.ttl.sweep_interval_minutes",
@@ -90,6 +99,7 @@ IN_EFFECT = frozenset(
         "store.index.fields",
         "store.path",
         "checkpointer.path",
+        "encryption.path",
     }
 )
 
@@ -101,15 +111,19 @@ _SHAPES: dict[str, tuple[type, ...]] = {
     "auth": (dict,),
     "checkpointer": (dict,),
     "checkpointer.ttl": (dict,),
+    "checkpointer.serde": (dict,),
     "checkpointer.path": (str,),
     "store": (dict,),
     "store.ttl": (dict,),
     "store.index": (dict,),
     "store.path": (str,),
     "webhooks": (dict,),
+    "encryption": (dict,),
+    "encryption.path": (str,),
     "http": (dict,),
     "http.app": (str,),
     "http.mount_prefix": (str,),
+    "disable_persistence": (bool,),
 }
 _NAMES: dict[type, str] = {
     dict: "an object",
@@ -120,7 +134,17 @@ _NAMES: dict[type, str] = {
     float: "a number",
     type(None): "null",
 }
-_SECTIONS = ("http", "store", "store.ttl", "store.index", "checkpointer", "checkpointer.ttl")
+_SECTIONS = (
+    "auth",
+    "http",
+    "http.cors",
+    "store",
+    "store.ttl",
+    "store.index",
+    "checkpointer",
+    "checkpointer.ttl",
+    "encryption",
+)
 _GRAPH_KEYS = ("path", "description")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
@@ -131,6 +155,8 @@ class GraphSpec(msgspec.Struct, frozen=True):
     graph_id: str
     source: str
     description: str | None = None
+    config: dict[str, Any] = {}
+    """That of its default assistant; ``configurable`` is its context, too."""
 
     @property
     def location(self) -> str:
@@ -187,12 +213,24 @@ class Config(msgspec.Struct, frozen=True):
     webhooks: dict[str, Any] | None = None
     http: dict[str, Any] | None = None
     auth: dict[str, Any] | None = None
+    encryption: str | None = None
+    """``encryption.path``."""
     others: dict[str, Any] = {}
     """Every other key, as it stands in the file."""
     not_yet: tuple[str, ...] = ()
     """The keys of the file that are not in effect yet; ``NOT_YET`` says what holds till then."""
     unknown: dict[str, str | None] = {}
     """The keys of the file that nobody knows, each with the known key it resembles."""
+
+    @property
+    def mount_prefix(self) -> str:
+        """``http.mount_prefix``, or nothing."""
+        return (self.http or {}).get("mount_prefix") or ""
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """``disable_persistence``: the database goes when the server ends."""
+        return self.others.get("disable_persistence") is True
 
     @property
     def local_dependencies(self) -> tuple[Path, ...]:
@@ -236,20 +274,26 @@ class Config(msgspec.Struct, frozen=True):
             sys.path.insert(0, entry)
 
 
-def load_config(path: Path) -> Config:
-    """Read and check the config at ``path``. Raises ``StartupError``; imports no graph."""
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read and check the config at ``path``. Raises ``StartupError``; imports no graph.
+
+    Parts of it that ``environ`` has win; where that names the graphs, there need be no file.
+    """
     path = path.absolute()
-    data = _read(path)
+    parts = parts_in(environ)
+    data = {**({} if "graphs" in parts and not path.exists() else _read(path)), **parts}
     _check_shapes(path, data)
     _check_python(path, data.get("python_version"))
+    _refuse_pickle(path, data)
     prefix = (data.get("http") or {}).get("mount_prefix")
     if prefix is not None:
         check_mount_prefix(prefix, f"http.mount_prefix in {path.name}")
     rest = dict(data)
+    graphs = _graphs(path, rest.pop("graphs", None) or {}, environ)
     return Config(
         path=path,
         folder=path.parent,
-        graphs=_graphs(path, rest.pop("graphs", None) or {}),
+        graphs=graphs,
         dependencies=_dependencies(path, rest.pop("dependencies", None)),
         env=_env(path, rest.pop("env", None)),
         checkpointer=rest.pop("checkpointer", None),
@@ -260,10 +304,32 @@ def load_config(path: Path) -> Config:
         webhooks=rest.pop("webhooks", None),
         http=rest.pop("http", None),
         auth=rest.pop("auth", None),
+        encryption=_encryption(path, rest.pop("encryption", None)),
         others=rest,
         not_yet=tuple(key for key in _keys(data) if key in NOT_YET),
         unknown=_unknown(data),
     )
+
+
+def _refuse_pickle(path: Path, data: dict[str, Any]) -> None:
+    """A state that is written by pickle would let whoever writes to the database run code."""
+    serde = (data.get("checkpointer") or {}).get("serde") or {}
+    if serde.get("pickle_fallback"):
+        raise StartupError(
+            f'"checkpointer.serde.pickle_fallback" in {path} is not supported: Treadle never'
+            " writes or reads pickle. Keep in the state what JSON knows, messages, dataclasses or"
+            " Pydantic models, and take the key out."
+        )
+
+
+def _encryption(path: Path, section: dict[str, Any] | None) -> str | None:
+    """The ``encryption.path``: a section without one would be taken for encryption."""
+    if section is not None and not section.get("path"):
+        raise StartupError(
+            f'"encryption" in {path} has no "path": it names an Encryption of your own,'
+            ' "./encryption.py:encryption".'
+        )
+    return None if section is None else section["path"]
 
 
 def check_mount_prefix(prefix: str, name: str) -> str:
@@ -373,13 +439,19 @@ def _check_python(path: Path, version: str | None) -> None:
         )
 
 
-def _graphs(path: Path, entries: Mapping[str, Any]) -> tuple[GraphSpec, ...]:
+def _graphs(
+    path: Path, entries: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[GraphSpec, ...]:
     if not entries:
         raise StartupError(f"{path} names no graphs. A minimal langgraph.json is\n  {MINIMAL}")
-    return tuple(_graph(path, graph_id, entry) for graph_id, entry in entries.items())
+    configs = configs_in(environ, frozenset(entries))
+    return tuple(
+        _graph(path, graph_id, entry, configs.get(graph_id, {}))
+        for graph_id, entry in entries.items()
+    )
 
 
-def _graph(path: Path, graph_id: str, entry: Any) -> GraphSpec:
+def _graph(path: Path, graph_id: str, entry: Any, config: dict[str, Any]) -> GraphSpec:
     key = f"graphs.{graph_id}"
     description = None
     if isinstance(entry, dict):
@@ -398,7 +470,7 @@ def _graph(path: Path, graph_id: str, entry: Any) -> GraphSpec:
             f'"{key}" in {path} is "{source}": a graph is named by its file and the variable in '
             'it, "./agent.py:graph", or by its module, "package.module:graph".'
         )
-    return GraphSpec(graph_id, source, description)
+    return GraphSpec(graph_id, source, description, config)
 
 
 JS_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx"})
@@ -409,6 +481,11 @@ def _dependencies(path: Path, entries: list[Any] | None) -> tuple[str, ...]:
     for index, entry in enumerate(entries or ()):
         if not isinstance(entry, str):
             _wrong(path, f"dependencies[{index}]", entry, "a string")
+    if entries == []:
+        raise StartupError(
+            f'{path} has no dependencies: name the project\'s own folder, "dependencies": ["."], '
+            "or leave the key out."
+        )
     return (".",) if entries is None else tuple(entries)
 
 

@@ -4,6 +4,7 @@
     ├── RequestError        a request that is answered with ``{"detail": message}`` and a status
     │   ├── Refused         400: well formed, but it cannot be done
     │   ├── Forbidden       403: the caller may not do this
+    │   ├── Denied          what a user's auth handler says: its status, detail and headers
     │   ├── NotFound        404: no such thing, or none that the caller may see
     │   ├── Conflict        409: at odds with what is there now
     │   ├── Gone            410: it was there, and is no more
@@ -18,15 +19,24 @@ A message names the field, the value and what is allowed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TreadleError(Exception):
     """An error that Treadle raises on purpose; ``str(error)`` is meant for people."""
 
 
 class RequestError(TreadleError):
-    """A request that is answered with ``status`` and ``{"detail": str(error)}``."""
+    """A request that is answered with ``status``, ``headers`` and ``{"detail": detail}``."""
 
     status = 400
+    headers: Mapping[str, str] = {}
+
+    @property
+    def detail(self) -> Any:
+        """What the client is told: text, or any other JSON."""
+        return str(self)
 
 
 class Refused(RequestError):
@@ -35,6 +45,16 @@ class Refused(RequestError):
 
 class Forbidden(RequestError):
     status = 403
+
+
+class Denied(RequestError):
+    def __init__(self, status: int, detail: Any, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self._detail, self.headers = status, detail, headers or {}
+
+    @property
+    def detail(self) -> Any:
+        return self._detail
 
 
 class NotFound(RequestError):

@@ -15,46 +15,66 @@ from treadle.errors import StartupError
 LONGEST_GRACE_SECS = 3600
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 STATE_FOLDER = ".treadle"
+FEWEST_POSTGRES_CONNECTIONS = 6
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server runs. Each field but the last is an environment variable (``VARIABLES``)."""
+    """How the server runs. Each field but the last two is a variable (``VARIABLES``).
+
+    What stands below a field is its explanation in docs/settings.md.
+    """
 
     n_jobs_per_worker: int = 256
-    """Runs at a time. An async run that waits for a model costs next to nothing, so the
+    """Runs at a time in a process. One that waits for a model costs next to nothing, so the
     default is high; lower it for graphs that compute."""
     bg_job_timeout_secs: float = 3600
+    """Time limit of a run; then its status is ``timeout``."""
     bg_job_max_retries: int = 3
-    """How often a run is executed at most, if its worker is lost each time."""
+    """How often a run is executed at most, if its worker is lost each time; then its status is
+    ``error``."""
     bg_job_isolated_loops: bool = False
-    """Run graphs on event loops apart from the server's, so that they may block theirs."""
+    """Run graphs on event loops apart from the server's, so that code that blocks holds up no
+    request."""
     shutdown_grace_secs: float = 30
+    """How long a stop waits for runs (``treadle dev``: 2), at most 3600; those it cuts off go on
+    at the next start."""
     database_uri: str | None = None
-    """``sqlite:///path`` or a URI of PostgreSQL's; None is ``.treadle/treadle.db`` beside the
-    config."""
+    """``sqlite:///path``, where a relative path counts from the config's folder, or
+    ``postgresql://user:password@host/database``: see [databases](databases.md). Without it,
+    ``.treadle/treadle.db`` beside the config."""
     postgres_connections: int = 10
-    """As many connections to PostgreSQL has this process at most."""
+    """As many connections to PostgreSQL has a process at most; at least 6."""
     postgres_wait_secs: float = 60
     """How long the start waits for a PostgreSQL that does not answer."""
     redis_uri: str | None = None
-    """Events go to other processes through this Redis, and not through the database."""
+    """Events go to [other processes](cluster.md) through this Redis, and not through the database:
+    ``redis://``, ``rediss://``, ``unix://``."""
     redis_cluster: bool = False
+    """Whether that Redis is a node of a Redis cluster."""
     redis_key_prefix: str = ""
+    """What all keys in Redis begin with."""
     sqlite_synchronous: Literal["normal", "full"] = "normal"
     """``normal``: a commit survives the process; ``full``: it survives a power cut too."""
     log_level: str = "INFO"
+    """What is logged: ``DEBUG``, ``INFO``, ``WARNING``, ``ERROR``, ``CRITICAL``."""
     log_json: bool = False
+    """One JSON object a line, on stderr; ``treadle serve`` and ``worker`` do so by default."""
     log_color: bool | None = None
-    """None: colours when stderr is a terminal."""
+    """Colours in lines for people; by default if stderr is a terminal."""
     cors_allow_origins: tuple[str, ...] = ("*",)
+    """Comma list of the origins whose pages may call the server."""
     mount_prefix: str = ""
+    """Serve everything below a path such as ``/api/v1``; ``/ok`` also answers at the root."""
     max_body_bytes: int = 300 * 1024 * 1024
+    """The largest request body."""
     resumable_stream_ttl_secs: float = 120
-    """The events of a resumable run are kept while it goes on, and for so long after its end."""
+    """How long after its end the stream of a resumable run can be replayed."""
     events_max_bytes_per_thread: int = 64 * 1024 * 1024
     """Of a thread whose kept events take more, the oldest go at the next sweep."""
     allow_blocking: bool = False
     """Keep silent about code that blocks the event loop (``--allow-blocking``)."""
+    development: bool = False
+    """This is ``treadle dev``, where Studio may be let in."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -160,6 +180,10 @@ def parse_database_uri(text: str) -> str:
     return text
 
 
+def _pool_size(text: str) -> int:
+    return max(_whole(1)(text), FEWEST_POSTGRES_CONNECTIONS)
+
+
 def _postgres_uri(text: str) -> str:
     if not re.match(r"(postgres|postgresql)://", text):
         raise ValueError("postgresql://user@host/database")
@@ -188,7 +212,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": ("shutdown_grace_secs", _seconds(0, LONGEST_GRACE_SECS)),
     "POSTGRES_URI": ("database_uri", _postgres_uri),
     "DATABASE_URI": ("database_uri", parse_database_uri),
-    "TREADLE_POSTGRES_CONNECTIONS": ("postgres_connections", _whole(6)),
+    "POSTGRES_URI_CUSTOM": ("database_uri", _postgres_uri),
+    "LANGGRAPH_POSTGRES_POOL_MAX_SIZE": ("postgres_connections", _pool_size),
+    "TREADLE_POSTGRES_CONNECTIONS": (
+        "postgres_connections",
+        _whole(FEWEST_POSTGRES_CONNECTIONS),
+    ),
     "TREADLE_POSTGRES_WAIT_SECS": ("postgres_wait_secs", _seconds(0, float("inf"))),
     "REDIS_URI": ("redis_uri", _redis_uri),
     "REDIS_URI_CUSTOM": ("redis_uri", _redis_uri),
@@ -204,4 +233,5 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "RESUMABLE_STREAM_TTL_SECONDS": ("resumable_stream_ttl_secs", _seconds(0, float("inf"))),
     "TREADLE_EVENTS_MAX_BYTES_PER_THREAD": ("events_max_bytes_per_thread", _whole(1)),
 }
-"""Each variable with its field and the function that reads it."""
+"""Each variable with its field and the function that reads it. Of several for a field, the last
+one that is set counts."""

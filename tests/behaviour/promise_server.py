@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,16 +14,22 @@ from typing import Any
 
 import httpx
 
+from free_port import free_port
+
+PROXY = Path(__file__).parents[1] / "round_robin.py"
 PATIENCE_SECONDS = 30
 OPTIONS = ("--no-reload", "--no-browser", "--port", "0", "--db")
 GRAPHS = ("steps", "talk", "speech", "boom", "question", "quits", "nested")
 
 
 class Server:
-    """``treadle dev`` in a folder of its own, with its database and journal."""
+    """``treadle dev`` in a folder of its own, with its database and journal.
 
-    def __init__(self, folder: Path, database: str, **env: str) -> None:
-        self.folder, self.database = folder, database
+    With ``as_two`` it is two processes, to which connections go in turn.
+    """
+
+    def __init__(self, folder: Path, database: str, as_two: bool = False, **env: str) -> None:
+        self.folder, self.database, self._as_two = folder, database, as_two
         self.journal_path = folder / "journal"
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("LANG", "HTTP", "NO_"))},
@@ -42,23 +49,38 @@ class Server:
     def start(self) -> Server:
         """Start it, and wait until it answers."""
         log = self.folder / "log"
+        treadle = [sys.executable, "-m", "treadle"]
+        command = [*treadle, "dev", *OPTIONS, self.database]
+        if self._as_two:
+            port = free_port()
+            self.url = f"http://127.0.0.1:{port}"
+            command = [sys.executable, str(PROXY), str(port), *treadle, "serve", "--db"]
+            command += [self.database]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "treadle", "dev", *OPTIONS, self.database],
+                command,
                 cwd=self.folder,
                 env=self.env,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            lines = [line.split()[1] for line in log.read_text().splitlines() if "  API" in line]
-            if lines:
-                self.url = lines[0]
+            if self._answers(log):
                 return self
             assert self.process.poll() is None, log.read_text()
             time.sleep(0.01)
         raise AssertionError(f"the server did not start:\n{log.read_text()}")
+
+    def _answers(self, log: Path) -> bool:
+        if self._as_two:
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"{self.url}/ok").status_code == 200
+            return False
+        lines = [line.split()[1] for line in log.read_text().splitlines() if "  API" in line]
+        self.url = lines[0] if lines else ""
+        return bool(lines)
 
     def kill(self) -> None:
         """End it as a power cut of the process would: ``kill -9``."""
@@ -70,16 +92,18 @@ class Server:
 
     def _end(self, number: int) -> None:
         if self.process is not None:
-            self.process.send_signal(number)
+            os.killpg(self.process.pid, number)
             self.process.wait(PATIENCE_SECONDS)
             self.process = None
 
     def memory_bytes(self) -> int:
-        """The most memory that the process has had in use."""
+        """The most memory that a process of it has had in use."""
         assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024
+        pids = [self.process.pid]
+        if self._as_two:
+            children = Path(f"/proc/{pids[0]}/task/{pids[0]}/children")
+            pids = [int(pid) for pid in children.read_text().split()]
+        return max(_most_bytes(pid) for pid in pids)
 
     def client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=500)
@@ -90,6 +114,12 @@ class Server:
         if not self.journal_path.exists():
             return []
         return [tuple(json.loads(line)) for line in self.journal_path.read_text().splitlines()]
+
+
+def _most_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 def asking(graph: str = "steps", **fields: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Client:
     def done(self) -> bool:
         return any(END in data for data in self.events.values())
 
-    async def read(self, most_bytes: int) -> None:
+    async def read(self, most_bytes: int, until: str = END) -> None:
         """Read so much, or up to the end of the run; a frame that is cut in two is lost."""
         body: dict[str, Any] = {"channels": self._channels}
         if self.since is not None:
@@ -40,7 +40,7 @@ class Client:
             assert answer.status_code == 200, await answer.aread()
             async for chunk in answer.aiter_raw():
                 text += chunk
-                if len(text) >= most_bytes or END.encode() in text:
+                if len(text) >= most_bytes or until.encode() in text:
                     break
         for frame in text[:most_bytes].split(b"\r\n\r\n")[:-1]:
             self._take(frame.decode())
@@ -55,8 +55,8 @@ class Client:
         self.since = max(self.since or 0, event["seq"])
 
 
-async def start(http: httpx.AsyncClient, thread: str, **given: Any) -> None:
-    params = {"assistant_id": "speech", "input": given}
+async def start(http: httpx.AsyncClient, thread: str, graph: str = "speech", **given: Any) -> None:
+    params = {"assistant_id": graph, "input": given}
     body = {"id": 1, "method": "run.start", "params": params}
     answer = await http.post(f"/threads/{thread}/commands", json=body)
     assert answer.json()["type"] == "success"
@@ -120,6 +120,27 @@ async def test_while_a_run_goes_on(server: Server) -> None:
         assert len(expected) > 300
         for client in clients:
             assert client.events == expected
+
+
+async def test_who_drops_a_stream_is_asked_on_another_and_the_run_goes_on(server: Server) -> None:
+    """What the Python SDK's ``test_reconnect`` looks at, without its own race."""
+    async with server.client() as http:
+        thread = str(uuid.uuid4())
+        await start(http, thread, graph="question")
+        await Client(http, thread, ["values", "lifecycle"]).read(1)
+        watcher = Client(http, thread, ["lifecycle", "input"])
+        await watcher.read(2**40, until='"event":"interrupted"')
+        told = [json.loads(data) for data in watcher.events.values()]
+        [asked] = [event for event in told if event["method"] == "input.requested"]
+        answer = {"interrupt_id": asked["params"]["data"]["interrupt_id"], "response": "fine"}
+        body = {"id": 2, "method": "input.respond", "params": answer}
+        assert (await http.post(f"/threads/{thread}/commands", json=body)).json()["result"] == {}
+        await watcher.read(2**40)
+        state = (await http.get(f"/threads/{thread}/state")).json()
+        assert state["values"]["log"] == ["a", "fine"]
+        assert state["next"] == []
+        late = await whole(http, thread, ["lifecycle", "input"])
+        assert list(watcher.events.items()) == list(late.items())
 
 
 async def test_across_kills_of_the_server(own_server: Callable[..., Server]) -> None:

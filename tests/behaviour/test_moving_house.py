@@ -22,6 +22,9 @@ from postgres_server import PREFIX, drop_databases, make_database
 
 IDEMPOTENT = {"idempotency-key": "once"}
 
+# A file serves one process alone.
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+
 
 @pytest.fixture
 def postgres() -> Iterator[str]:
@@ -203,7 +206,9 @@ async def test_a_server_on_the_copy_goes_on_where_the_killed_one_was(
         assert await life.shown(http) == before
 
 
-async def test_a_copy_that_is_killed_goes_on(own_server: Callable[..., Server]) -> None:
+async def test_a_copy_that_is_killed_goes_on(
+    own_server: Callable[..., Server], engine: str
+) -> None:
     server = own_server()
     async with server.client() as http:
         value = {"text": "x" * 2000}

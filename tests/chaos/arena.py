@@ -7,18 +7,19 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+
+from live_server import PATIENCE_SECONDS, START_SECONDS, LiveServer, until
 
 HERE = Path(__file__).parent
 SHORT_SECONDS, LONG_SECONDS = 8.0, 60.0
@@ -26,17 +27,6 @@ CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS") or SHORT_SECONDS)
 """How long the history checker goes on."""
 LONG = CHAOS_SECONDS >= LONG_SECONDS
 """Whether there is time for everything; if not, a sample has to do."""
-START_SECONDS = 30.0
-PATIENCE_SECONDS = 20.0
-
-
-def until(check: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Poll until ``check`` gives something true, and give that."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}"
-        time.sleep(0.01)
-    return found
 
 
 # -- processes ---------------------------------------------------------------------------------
@@ -69,7 +59,7 @@ class Foundry:
         self._answers.close()
 
 
-class Server:
+class Server(LiveServer):
     """A server in its own process, on a port that it keeps over restarts."""
 
     def __init__(self, foundry: Foundry, folder: Path, **env: str) -> None:
@@ -83,12 +73,8 @@ class Server:
             "LOG_LEVEL": "WARNING",
             **env,
         }
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
         self.pid = 0
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        super().__init__()
 
     def start(
         self, *faults: dict[str, Any], set: dict[str, Any] | None = None, ready: bool = True
@@ -109,12 +95,6 @@ class Server:
             until(lambda: self.answers() or self.exit_code is not None, "a start", START_SECONDS)
             assert self.exit_code is None, f"the server ended with {self.exit_code}:\n{self.log}"
 
-    def answers(self) -> bool:
-        """Whether it answers requests yet."""
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/ok", timeout=5).status_code == 200
-        return False
-
     @property
     def exit_code(self) -> int | None:
         """None while it lives; negative for a signal."""
@@ -126,8 +106,7 @@ class Server:
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end; its exit code."""
         until(lambda: self.exit_code is not None, "the server to end", seconds)
-        self.http.close()
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.connect_anew()
         code = self.exit_code
         assert code is not None
         self.journal.died(self.pid)
@@ -153,34 +132,6 @@ class Server:
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-    # -- the API ---------------------------------------------------------------------------
-
-    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """The JSON of an answer, which has to be a 2xx."""
-        answer = self.http.request(method, path, json=body, **options)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def thread(self) -> str:
-        return self.call("POST", "/threads", {})["thread_id"]
-
-    def run(self, thread_id: str, graph: str, **body: Any) -> str:
-        """Create a run in the background; its id."""
-        body = {"assistant_id": graph, **body}
-        return self.call("POST", f"/threads/{thread_id}/runs", body)["run_id"]
-
-    def status(self, thread_id: str, run_id: str) -> str:
-        return self.call("GET", f"/threads/{thread_id}/runs/{run_id}")["status"]
-
-    def ended(self, thread_id: str, run_id: str, seconds: float = PATIENCE_SECONDS) -> str:
-        """Wait for the end of a run; its status."""
-
-        def check() -> str | None:
-            status = self.status(thread_id, run_id)
-            return None if status in ("pending", "running") else status
-
-        return until(check, f"the end of run {run_id}", seconds)
 
     @property
     def database(self) -> Books:

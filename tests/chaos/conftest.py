@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))  # for free_port.py
 sys.path.insert(0, str(Path(__file__).parent))  # for arena.py
 
 from arena import LONG, Foundry, Server

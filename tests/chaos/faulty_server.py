@@ -28,6 +28,7 @@ from typing import Any
 
 PRELOADED = (
     "treadle.server",
+    "treadle.serving",
     "treadle.cli.dev",
     "treadle.cli.serving",
     "langgraph.graph.message",

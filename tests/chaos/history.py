@@ -26,6 +26,7 @@ NODES = {
 SIDE_BY_SIDE = frozenset({"left", "right"})
 ENDS = {"completed", "failed", "interrupted"}
 IN_FLIGHT = ("pending", "running")
+NOTHING_TO_RESUME = "the thread has no checkpoint to resume from"
 
 
 @dataclass
@@ -128,13 +129,20 @@ class History:
             return call.run == target.run and call.action == "rollback"
         return call.what == "create" and call is not target and call.strategy == "rollback"
 
+    def _came_too_late(self, row: Any) -> bool:
+        """Whether a run was to resume what somebody took away before it began."""
+        takers = (c for c in self._of_thread[row["thread_id"]] if c.possible)
+        return NOTHING_TO_RESUME in str(row["error"]) and any(
+            c.what == "delete run" or "rollback" in (c.action, c.strategy) for c in takers
+        )
+
     # -- ends ------------------------------------------------------------------------------
 
     def _not_ended_once(self) -> Iterator[str]:
         for run, row in self.runs.items():
             if row["status"] in IN_FLIGHT:
                 yield f"run {run} is {row['status']} for ever"
-            elif row["status"] in ("error", "timeout"):
+            elif row["status"] in ("error", "timeout") and not self._came_too_late(row):
                 yield f"run {run} has failed: {row['error']}"
         kept: dict[str, list[str]] = defaultdict(list)
         told: dict[str, list[str]] = defaultdict(list)

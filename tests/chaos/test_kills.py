@@ -422,3 +422,24 @@ def test_a_state_is_updated_wholly_or_not_at_all(server: Server, when: str) -> N
     assert thread["values"] == state["values"]
     assert thread["status"] == "idle"
     assert server.database.faults() == []
+
+
+@pytest.mark.parametrize("name", [f"checkpoint write {n}, committed" for n in (1, 2, 3, 4)])
+def test_a_command_that_was_cut_off_counts_once(server: Server, name: str) -> None:
+    server.start()
+    thread_id = server.thread()
+    asked = server.run(thread_id, "ask", input={"token": "A"}, durability="sync")
+    assert server.ended(thread_id, asked) == "success"
+    server.kill()
+    server.start(POINTS[name])
+    command = {"resume": "yes", "update": {"log": ["update"], "token": "B"}}
+    with contextlib.suppress(httpx.HTTPError):
+        server.run(thread_id, "ask", command=command, durability="sync")
+    server.wait()
+    newest = "SELECT run_id FROM runs ORDER BY seq DESC LIMIT 1"
+    run_id = server.database.one(newest)["run_id"]
+    server.start()
+    assert server.ended(thread_id, run_id) == "success"
+    values = server.call("GET", f"/threads/{thread_id}/state")["values"]
+    assert values["log"] == ["A:before", "update", "yes:answer", "B:after"]
+    assert server.database.faults() == []

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
+from langgraph.stream.transformers import CustomTransformer, UpdatesTransformer
+from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 
@@ -21,14 +23,14 @@ class State(TypedDict, total=False):
     token: str
 
 
-def _graph(*nodes: Any) -> Any:
+def _graph(*nodes: Any, **options: Any) -> Any:
     graph = StateGraph(State)
     names = [node.__name__ for node in nodes]
     for name, node in zip(names, nodes, strict=True):
         graph.add_node(name, node)
     for one, other in zip([START, *names], [*names, END], strict=True):
         graph.add_edge(one, other)
-    return graph.compile()
+    return graph.compile(**options)
 
 
 async def speak(state: State) -> State:
@@ -55,6 +57,10 @@ async def three(state: State) -> State:
     return {"log": [f"{state.get('token', '')}:three"], "pids": [os.getpid()]}
 
 
+def confirm(state: State) -> State:
+    return {"log": [f"said {interrupt('go on?')}"], "pids": [os.getpid()]}
+
+
 async def burst(state: State) -> State:
     raise ValueError("it was meant to fail")
 
@@ -74,3 +80,4 @@ talk = _graph(speak)
 fail = _graph(one, burst)
 steps = _graph(one, two, three)
 stuck = _graph(wait, one)
+dialogue = _graph(one, speak, confirm, transformers=[CustomTransformer, UpdatesTransformer])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,13 @@ import psycopg
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for houses.py
+sys.path.append(str(Path(__file__).parents[1]))  # for free_port.py, redis_server.py
 sys.path.append(str(Path(__file__).parents[1] / "chaos"))  # for history.py
 
-from houses import Cluster, free_port, new_name, until
+from houses import Cluster, new_name
+
+import redis_server
+from free_port import free_port
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +53,10 @@ class OwnRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--save", "", "--bind", "127.0.0.1"]
-        command += ["--dir", str(self._folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until(lambda: self.ask("PING") == b"+PONG", "Redis")
+        self._process = redis_server.start(self.port, str(self._folder))
 
     def ask(self, command: str) -> bytes | None:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
-                connection.sendall(f"{command}\r\n".encode())
-                return connection.recv(1000).strip()
-        except OSError:
-            return None
+        return redis_server.ask(self.port, command)
 
     def stop(self) -> None:
         if self._process is not None:

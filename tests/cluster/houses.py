@@ -5,56 +5,44 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 
+from live_server import PATIENCE_SECONDS, START_SECONDS, LiveServer, until
+
 HERE = Path(__file__).parent
 CONFIG = HERE / "langgraph.json"
-START_SECONDS = 30.0
-PATIENCE_SECONDS = 20.0
 
 
-def until(check: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Poll until ``check`` gives something true, and give that."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}"
-        time.sleep(0.01)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-class Process:
+class Process(LiveServer):
     """A process of Treadle's, at a port of its own."""
 
     def __init__(self, folder: Path, name: str, command: list[str], env: dict[str, str]) -> None:
-        self.name, self.port = name, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__()
+        self.name = name
         self.log_path = folder / f"{name}.log"
         place = "--health-port" if command[0] == "worker" else "--port"
         self._command = [sys.executable, "-m", "treadle", *command, place, str(self.port)]
         self._env = {**os.environ, "LANGSMITH_TRACING": "false", "LOG_LEVEL": "INFO", **env}
         self.process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=self.url, timeout=30)
 
     def start(self, ready: bool = True) -> None:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, cwd=HERE, env=self._env, stdout=log, stderr=log
+                self._command,
+                cwd=HERE,
+                env=self._env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         if ready:
             self.wait_ready()
@@ -67,10 +55,12 @@ class Process:
 
         until(check, f"{self.name} to answer", START_SECONDS)
 
-    def answers(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/ok", timeout=2).status_code == 200
-        return False
+    def away(self) -> list[str]:
+        """The services that ``/ok`` says do not answer."""
+        answer = httpx.get(f"{self.url}/ok?check_db=1", timeout=30).json()
+        away = [name for name, state in answer["services"].items() if not state["ok"]]
+        assert answer["ok"] == ("database" not in away)
+        return away
 
     @property
     def pid(self) -> int:
@@ -103,33 +93,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.kill()
         self.http.close()
-
-    # -- the API ---------------------------------------------------------------------------
-
-    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        answer = self.http.request(method, path, json=body, **options)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def thread(self) -> str:
-        return self.call("POST", "/threads", {})["thread_id"]
-
-    def run(self, thread_id: str, graph: str, **body: Any) -> str:
-        body = {"assistant_id": graph, **body}
-        return self.call("POST", f"/threads/{thread_id}/runs", body)["run_id"]
-
-    def status(self, thread_id: str, run_id: str) -> str:
-        return self.call("GET", f"/threads/{thread_id}/runs/{run_id}")["status"]
-
-    def begun(self, thread_id: str, run_id: str) -> None:
-        until(lambda: self.status(thread_id, run_id) == "running", "the run to begin")
-
-    def ended(self, thread_id: str, run_id: str, seconds: float = PATIENCE_SECONDS) -> str:
-        def check() -> str | None:
-            status = self.status(thread_id, run_id)
-            return None if status in ("pending", "running") else status
-
-        return until(check, f"the end of run {run_id}", seconds)
 
 
 class Cluster:

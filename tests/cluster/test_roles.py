@@ -109,6 +109,24 @@ def test_several_processes_at_one_socket(make_cluster: Callable[..., Cluster]) -
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_drains_like_one_to_its_leader(
+    make_cluster: Callable[..., Cluster], number: signal.Signals
+) -> None:
+    """So do a terminal's Ctrl-C, and systemd without KillMode=mixed."""
+    cluster = make_cluster(BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="10")
+    server = cluster.make("server", "serve", "--processes", "2")
+    cluster.start()
+    thread = server.thread()
+    run = server.run(thread, "count", input={"pause": 1.5})
+    server.begun(thread, run)
+    os.killpg(server.pid, number)
+    server.wait()
+    with psycopg.connect(cluster.database) as connection:
+        [[status]] = connection.execute("SELECT status FROM runs WHERE run_id = %s", (run,))
+    assert status == "success"
+
+
 def test_processes_end_with_the_one_that_started_them(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster()
     server = cluster.make("server", "serve", "--processes", "2")

@@ -69,8 +69,17 @@ def complaint(answer: Answer | str) -> str | None:
         return answer
     if answer.status >= 500:
         return f"{answer.status} {answer.body[:300]!r}"
+    if answer.status in (404, 405) and not answer.body:
+        return None  # MCP has neither sessions nor a stream of its own
     if answer.status >= 400:
         try:
+            if answer.json.get("jsonrpc") == "2.0":
+                return None if isinstance(answer.json["error"]["message"], str) else "no message"
+            error = answer.json.get("error")
+            if isinstance(error, str):  # what is no JSON-RPC
+                return None
+            if isinstance(error, dict):  # a card's
+                return None if isinstance(error["message"], str) else "no message"
             told = (
                 "message" if answer.json.get("type") == "error" else "detail"
             )  # a command's error

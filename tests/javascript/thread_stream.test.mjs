@@ -50,8 +50,8 @@ for (const transport of TRANSPORTS) {
       namespace: asked.namespace, interrupt_id: asked.interruptId, response: "Ada",
     });
     const values = await until(async () => {
-      const state = await client.threads.getState(thread.threadId);
-      return state.next.length === 0 && state.values;
+      const { status, values } = await client.threads.get(thread.threadId);
+      return status === "idle" && values;
     }, "the answered run's end");
     assert.deepEqual(values.items, ["before", "name=Ada", "after"]);
     await thread.close();

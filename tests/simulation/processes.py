@@ -136,7 +136,10 @@ class _Registry:
 
 
 class _Assistants:
-    async def resolve(self, assistant_id: object, caller: object) -> Assistant:
+    def id_of(self, named: object) -> str:
+        return ASSISTANT.assistant_id
+
+    async def runnable(self, assistant_id: str, caller: object) -> Assistant:
         return ASSISTANT
 
 

@@ -17,6 +17,7 @@ from psycopg import sql
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for postgres_server.py
 
+from outbound import pytest_configure, pytest_sessionfinish, pytest_unconfigure  # noqa: F401
 from postgres_server import PREFIX, drop_databases, make_database
 from treadle.database import Database
 from treadle.database.postgres import PostgresDatabase

@@ -17,7 +17,7 @@ from treadle.blocking import LoopWatch
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    monkeypatch.setattr(blocking, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(blocking, "PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(blocking, "PAUSE_SECONDS", 0.001)
     with capture_logs() as logged:
         yield logged
@@ -79,4 +79,18 @@ def test_the_watch_ends_with_its_loop(logged):
     watch = asyncio.run(main())
     watch._thread.join(5)
     assert not watch._thread.is_alive()
+    assert logged == []
+
+
+async def test_the_lag_is_measured_and_a_quiet_watch_says_nothing(logged):
+    watch = LoopWatch(quiet=True)
+    watch.start()
+    time.sleep(0.1)  # noqa: ASYNC251  it is what a node must not do
+    [lag] = watch.figures()
+    async with asyncio.timeout(5):
+        while not lag.value.total:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    watch.stop()
+    watch._thread.join(5)
+    assert lag.value.total > 0.05
     assert logged == []

@@ -231,9 +231,23 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(load):
 
 
 def test_keys_that_wait_for_a_later_release_are_reported(load):
-    config = load(auth={"path": "./a.py:auth"}, checkpointer={"serde": {}})
-    assert set(config.not_yet) == {"auth", "checkpointer.serde"}
-    assert any("every caller is let in" in line for line in config.warnings)
+    config = load(priority={"path": "./a.py:priority"}, checkpointer={"serde": {}})
+    assert set(config.not_yet) == {"priority", "checkpointer.serde"}
+    assert any("in the order in which they came" in line for line in config.warnings)
+
+
+def test_pickle_is_refused(load):
+    load(checkpointer={"serde": {"pickle_fallback": False}})
+    with pytest.raises(StartupError, match=r'"checkpointer\.serde\.pickle_fallback"'):
+        load(checkpointer={"serde": {"pickle_fallback": True}})
+
+
+def test_encryption_names_its_handlers(load):
+    assert load().encryption is None
+    assert load(encryption={"path": "./a.py:e"}).encryption == "./a.py:e"
+    for empty in ({}, {"path": ""}, {"path": None}):
+        with pytest.raises(StartupError, match='has no "path"'):
+            load(encryption=empty)
 
 
 def test_store_index(load):

@@ -151,7 +151,7 @@ def variables() -> set[str]:
     [pytest.param(v, marks=with_roles if "REDIS" in v else ()) for v in sorted(variables())],
 )
 def test_variables_are_in_the_documentation(name):
-    assert f"`{name}`" in (ROOT / "docs" / "environment.md").read_text()
+    assert f"`{name}`" in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_ports_agree(image, unit):

@@ -15,9 +15,12 @@ from structlog.testing import capture_logs
 
 from treadle.config import load_config
 from treadle.errors import StartupError
-from treadle.server import Server, custom_app, default_ttl
+from treadle.http.rules import HttpRules
+from treadle.opening import custom_app, default_ttl
+from treadle.server import Server
 from treadle.settings import Settings
 
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 AGENT = """
 import asyncio
 from pathlib import Path
@@ -143,4 +146,68 @@ def test_the_ttl_of_a_config(folder):
     assert (ttl.minutes, ttl.strategy) == (5, "keep_latest")
     server_of(folder)
     assert default_ttl(load_config(folder / "langgraph.json")) is None
-    assert custom_app(load_config(folder / "langgraph.json")) is None
+    assert custom_app(load_config(folder / "langgraph.json"), HttpRules()) is None
+
+
+async def test_disabled_groups_are_not_there_and_the_store_still_serves_graphs(folder):
+    http = {"disable_meta": True, "disable_runs": True, "disable_store": True}
+    async with server_of(folder, http=http).open() as app, client_of(app) as client:
+        assert (await client.get("/ok", params={"check_db": "true"})).json() == {"ok": True}
+        for method, path in (
+            ("GET", "/openapi.json"),
+            ("POST", "/runs/wait"),
+            ("POST", "/runs/crons/search"),
+            ("POST", f"/threads/{UNKNOWN}/runs"),
+            ("POST", f"/threads/{UNKNOWN}/commands"),
+            ("PUT", "/store/items"),
+        ):
+            assert (await client.request(method, path, json={})).status_code == 404, path
+        assert (await client.post("/threads/search", json={})).status_code == 200
+
+
+async def test_webhooks_that_are_disabled_are_accepted_and_not_kept(folder):
+    http = {"disable_webhooks": True}
+    async with server_of(folder, http=http).open() as app, client_of(app) as client:
+        body = {"assistant_id": "agent", "input": {}, "webhook": "http://10.0.0.1:9/"}
+        assert (await client.post("/runs/wait", json=body)).json() == {"said": "hello"}
+
+
+async def test_the_config_of_a_default_assistant_follows_the_variable(folder, monkeypatch):
+    for model in ("small", "large"):
+        config = {"agent": {"configurable": {"model": model}, "tags": ["t"]}}
+        monkeypatch.setenv("LANGGRAPH_CONFIG", json.dumps(config))
+        async with server_of(folder).open() as app, client_of(app) as client:
+            [assistant] = (await client.post("/assistants/search", json={})).json()
+        assert assistant["config"] == config["agent"]
+        assert assistant["context"] == {"model": model}
+
+
+async def test_a_factory_that_fails_is_warned_of_once_the_server_is_ready(folder, logged):
+    (folder / "agent.py").write_text("def graph(config):\n    return config['nothing']\n")
+    server = server_of(folder)
+    async with server.open():
+        server.ready()
+        while not any("nothing" in line["event"] for line in logged):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    [line] = [line["event"] for line in logged if "factory" in line["event"]]
+    assert "./agent.py:graph" in line
+    assert 'agent.py", line 2' in line
+    assert "treadle" not in line.replace(str(folder), "")
+
+
+async def test_what_a_run_is_told_of_its_request(folder):
+    (folder / "agent.py").write_text(
+        AGENT.replace("state: State) -> State", "state: State, config: RunnableConfig) -> State")
+        .replace(
+            'return {"said": "hello"}', 'return {"said": str(config["configurable"]["x-tier"])}'
+        )
+        .replace(
+            "import asyncio\n",
+            "import asyncio\nfrom langchain_core.runnables import RunnableConfig\n",
+        )
+    )
+    http = {"configurable_headers": {"includes": ["x-*"]}}
+    async with server_of(folder, http=http).open() as app, client_of(app) as client:
+        body = {"assistant_id": "agent", "input": {}}
+        answer = await client.post("/runs/wait", json=body, headers={"x-tier": "gold"})
+        assert answer.json() == {"said": "gold"}

@@ -117,3 +117,19 @@ def test_the_database_is_the_one_that_is_named_first():
     assert Settings.from_environ(postgres).is_postgres
     both = Settings.from_environ({**postgres, "DATABASE_URI": "sqlite:///x"})
     assert not both.is_postgres
+
+
+@pytest.mark.parametrize("given", ["POSTGRES_URI", "DATABASE_URI"])
+def test_the_custom_uri_wins(given):
+    environ = {given: "postgresql://db/x", "POSTGRES_URI_CUSTOM": "postgresql://db/custom"}
+    assert Settings.from_environ(environ).database_uri == "postgresql://db/custom"
+
+
+def test_the_size_of_the_pool_as_the_reference_names_it():
+    size = {"LANGGRAPH_POSTGRES_POOL_MAX_SIZE": "150"}
+    assert Settings.from_environ(size).postgres_connections == 150
+    assert Settings.from_environ({**size, "TREADLE_POSTGRES_CONNECTIONS": "20"}) == Settings(
+        postgres_connections=20
+    )
+    fewer = Settings.from_environ({"LANGGRAPH_POSTGRES_POOL_MAX_SIZE": "1"})
+    assert fewer.postgres_connections == 6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from treadle.errors import Invalid
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from langgraph.pregel import Pregel
 
     Graph = Pregel[Any, Any, Any, Any]
+
+logger = structlog.get_logger("treadle.assistants")
 
 _SCHEMAS = ("input_schema", "output_schema", "state_schema", "config_schema", "context_schema")
 
@@ -62,7 +66,9 @@ def _or_none(graph: Any, method: str) -> dict[str, Any] | None:
 
     try:
         return getattr(graph, method)()
-    except (AttributeError, NotImplementedError, TypeError, ValueError, PydanticUserError):
+    except (AttributeError, NotImplementedError, TypeError, ValueError, PydanticUserError) as error:
+        name = getattr(graph, "name", None)
+        logger.info("a graph does not tell a schema", graph=name, asked=method, reason=str(error))
         return None
 
 

@@ -38,14 +38,14 @@ RETURNING *
 """
 
 DESCRIBE_UNCHANGED = """
-UPDATE assistants SET description = :description
+UPDATE assistants SET description = :description, config = :config, context = :context
 WHERE assistant_id = :assistant_id AND version = 1
   AND NOT EXISTS (SELECT 1 FROM assistant_versions
                   WHERE assistant_id = :assistant_id AND version > 1)
 """
 
 DESCRIBE_FIRST_VERSION = """
-UPDATE assistant_versions SET description = :description
+UPDATE assistant_versions SET description = :description, config = :config, context = :context
 WHERE assistant_id = :assistant_id AND version = 1
 """
 

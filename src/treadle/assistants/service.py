@@ -10,7 +10,7 @@ from uuid import UUID, uuid4, uuid5
 
 from msgspec import UNSET
 
-from treadle.assistants import introspection, queries
+from treadle.assistants import asked, introspection, queries
 from treadle.assistants.models import (
     Assistant,
     AssistantCount,
@@ -21,7 +21,8 @@ from treadle.assistants.models import (
     VersionsSearch,
     check_config,
 )
-from treadle.auth import ANYONE, Caller, Filter, authorize
+from treadle.auth import ANYONE, Caller, Filter, authorize, condition
+from treadle.auth.callers import auth_configurable, without_auth_keys
 from treadle.clock import iso, now_us
 from treadle.database import Database, Row, Transaction
 from treadle.database.pages import page_of
@@ -42,6 +43,8 @@ DeleteThread = Callable[[Caller, str], Awaitable[object]]
 class GraphSpec(Protocol):
     @property
     def description(self) -> str | None: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
 
 
 class Graphs(Protocol):
@@ -91,6 +94,7 @@ class AssistantService:
         self._store = store
         self._delete_thread = delete_thread
         self._defaults = {graph_id: default_id(graph_id) for graph_id in graphs.ids}
+        self._default_ids = frozenset(self._defaults.values())
         self._cache: dict[str, Assistant] = {}
         self._generation = 0
         self._looks: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -99,24 +103,27 @@ class AssistantService:
     async def ensure_defaults(self) -> None:
         """Make the default assistant of each graph, in their order, where it is missing.
 
-        The description of one that nobody has changed follows the config's.
+        One that nobody has changed follows what the server's config says of its graph.
         """
         for graph_id, assistant_id in self._defaults.items():
+            spec = self._graphs.spec(graph_id)
             values = {
                 "assistant_id": assistant_id,
                 "graph_id": graph_id,
                 "name": graph_id,
-                "description": self._graphs.spec(graph_id).description,
-                "config": {},
-                "context": {},
+                "description": spec.description,
+                "config": spec.config,
+                "context": spec.config.get("configurable", {}),
                 "metadata": {"created_by": "system"},
             }
             if await self._insert(values) is None:
-                await self._describe(assistant_id, self._graphs.spec(graph_id).description)
+                await self._describe(values)
         self.forget()
 
-    async def _describe(self, assistant_id: str, description: str | None) -> None:
-        params = {"assistant_id": assistant_id, "description": description}
+    async def _describe(self, values: dict[str, Any]) -> None:
+        every = _params(values)
+        names = ("assistant_id", "description", "config", "context")
+        params = {name: every[name] for name in names}
 
         async def body(transaction: Transaction) -> None:
             if await transaction.execute(queries.DESCRIBE_UNCHANGED, params):
@@ -124,24 +131,33 @@ class AssistantService:
 
         await self._database.write(body)
 
-    async def resolve(self, assistant_id: object, caller: Caller = ANYONE) -> Assistant:
-        """The assistant that a run names by its id or by its graph; answered from memory.
+    def id_of(self, named: object) -> str:
+        """The id of the assistant that a run names by it or by its graph. Raises ``Invalid``."""
+        if not isinstance(named, str):
+            raise self._no_assistant(named)
+        found_id = self._defaults.get(named)
+        if found_id is not None:
+            return found_id
+        try:
+            return str(UUID(named))
+        except ValueError:
+            raise self._no_assistant(named) from None
 
-        ``Invalid`` for what is neither, ``NotFound`` for an id that no assistant has.
+    async def resolve(self, named: object, caller: Caller = ANYONE) -> Assistant:
+        """The assistant that ``id_of`` finds, as ``runnable`` gives it."""
+        return await self.runnable(self.id_of(named), caller)
+
+    async def runnable(self, assistant_id: str, caller: Caller) -> Assistant:
+        """An assistant to run; answered from memory. Everyone may run the default ones.
+
+        Raises ``NotFound`` if there is none that the caller may see.
         """
-        if isinstance(assistant_id, str):
-            found_id = self._defaults.get(assistant_id)
-            if found_id is None:
-                try:
-                    found_id = str(UUID(assistant_id))
-                except ValueError:
-                    raise self._no_assistant(assistant_id) from None
-        else:
-            raise self._no_assistant(assistant_id)
-        gate = await authorize(caller, "assistants", "read", {"assistant_id": found_id})
-        if gate is None and (cached := self._cache.get(found_id)) is not None:
+        gate = None
+        if assistant_id not in self._default_ids:
+            gate = await authorize(caller, "assistants", "read", {"assistant_id": assistant_id})
+        if gate is None and (cached := self._cache.get(assistant_id)) is not None:
             return cached
-        assistant = await self._find(found_id, gate)
+        assistant = await self._find(assistant_id, gate)
         if assistant is None:
             raise NotFound("Thread or assistant not found.")
         return assistant
@@ -222,7 +238,9 @@ class AssistantService:
             "context": context,
             "metadata": {} if given.metadata is UNSET else given.metadata,
         }
-        gate = await authorize(caller, "assistants", "create", values)
+        value = asked.creation(values)
+        gate = await authorize(caller, "assistants", "create", value)
+        values["metadata"] = value["metadata"]
         created = await self._insert(values)
         if created is not None:
             return self._keep(created)
@@ -241,7 +259,9 @@ class AssistantService:
             {} if given.config is UNSET else given.config,
             {} if given.context is UNSET else given.context,
         )
-        gate = await authorize(caller, "assistants", "update", {"assistant_id": assistant_id})
+        value = asked.patch(assistant_id, given)
+        gate = await authorize(caller, "assistants", "update", value)
+        given.metadata = value["metadata"]
 
         async def body(transaction: Transaction) -> Row:
             row = await self._row(transaction, assistant_id, gate)
@@ -257,7 +277,8 @@ class AssistantService:
 
     async def set_latest(self, caller: Caller, assistant_id: str, version: int) -> Assistant:
         """Make a version the current one, with all that belongs to it."""
-        gate = await authorize(caller, "assistants", "update", {"assistant_id": assistant_id})
+        value = {"assistant_id": assistant_id, "version": version}
+        gate = await authorize(caller, "assistants", "update", value)
 
         async def body(transaction: Transaction) -> Row:
             await self._row(transaction, assistant_id, gate)
@@ -292,8 +313,9 @@ class AssistantService:
             for row in await self._database.scan(queries.THREADS.format(where=where), params):
                 try:
                     await self._delete_thread(caller, row["thread_id"])
-                except NotFound:
-                    continue  # somebody else deleted it, or the caller may not see it
+                except RequestError as error:
+                    if error.status not in (403, 404):  # gone, or not the caller's to delete
+                        raise
 
     # -- the graph behind an assistant ------------------------------------------------------
     async def draw(self, caller: Caller, assistant_id: str, xray: bool | int) -> dict[str, Any]:
@@ -354,7 +376,8 @@ class AssistantService:
         ``Refused``, with the factory's words, if it makes no graph of that config.
         """
         config = {**assistant.config}
-        config["configurable"] = dict(assistant.config.get("configurable") or {})
+        configurable: dict[str, Any] = assistant.config.get("configurable") or {}
+        config["configurable"] = configurable | auth_configurable(caller)
         async with AsyncExitStack() as stack:
             opening = self._graphs.open(
                 assistant.graph_id,
@@ -362,7 +385,7 @@ class AssistantService:
                 access="assistants.read",
                 store=self._store,
                 caller=caller,
-                context=dict(assistant.context),
+                context=without_auth_keys(assistant.context),
             )
             try:
                 graph = await stack.enter_async_context(opening)
@@ -409,7 +432,7 @@ class AssistantService:
         return written
 
     def _get(self, assistant_id: str, gate: Filter | None) -> tuple[str, dict[str, Any]]:
-        visible, params = self._contains("assistants.metadata", gate, "gate")
+        visible, params = condition(self._database.dialect, "assistants.metadata", gate)
         return queries.GET.format(visible=visible), params | {"assistant_id": assistant_id}
 
     async def _row(self, transaction: Transaction, assistant_id: str, gate: Filter | None) -> Row:
@@ -448,15 +471,13 @@ class AssistantService:
         return self._database.dialect.json_contains(column, value, prefix)
 
     async def _where(self, caller: Caller, wanted: AssistantCount) -> tuple[str, dict[str, Any]]:
-        gate = await authorize(caller, "assistants", "search", wanted)
-        conditions: list[str] = []
-        params: dict[str, Any] = {}
-        for value, prefix in ((wanted.metadata, "metadata"), (gate, "gate")):
-            sql, more = self._contains("assistants.metadata", value, prefix)
-            conditions.append(sql)
-            params |= more
         if wanted.graph_id is not UNSET:
             self._check_graph(wanted.graph_id)
+        gate = await authorize(caller, "assistants", "search", asked.search(wanted))
+        visible, params = condition(self._database.dialect, "assistants.metadata", gate)
+        named, more = self._contains("assistants.metadata", wanted.metadata, "metadata")
+        conditions, params = [visible, named], {**params, **more}
+        if wanted.graph_id is not UNSET:
             conditions.append("graph_id = :graph_id")
             params["graph_id"] = wanted.graph_id
         if wanted.name is not UNSET and wanted.name:

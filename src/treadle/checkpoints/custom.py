@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 
+from treadle.checkpoints.kept import NOTHING_KEPT, Kept
 from treadle.checkpoints.rows import address, checkpoint_id_of
 from treadle.checkpoints.saver import Saver, on_its_loop
 from treadle.checkpoints.storage import Storage
@@ -173,7 +174,7 @@ class CustomRunSaver(CustomSaver):
         self, saver: CustomSaver, thread_id: str, check: Callable[[], Awaitable[None]]
     ) -> None:
         # Not CustomSaver.__init__: the user's saver has been looked at already.
-        self.database, self.serde = saver.database, saver.serde
+        self.database, self.serde, self.blobs = saver.database, saver.serde, None
         self.thread_id = thread_id
         self.last_metadata: CheckpointMetadata | None = None
         self.last_checkpoint_id: str | None = None
@@ -215,6 +216,13 @@ class CustomRunSaver(CustomSaver):
     ) -> None:
         await self._check()
         await self._inner.aput_writes(config, writes, task_id, task_path)
+
+    def watch_answer(self, checkpoint_id: str, run_id: str, answer: Any, *, at_exit: bool) -> None:
+        """See ``RunSaver.watch_answer``: whose an answer is, the user's saver does not say."""
+
+    async def kept(self, checkpoint_id: str, run_id: str) -> Kept:
+        """See ``RunSaver.kept``: whose writes are whose, the user's saver does not say."""
+        return NOTHING_KEPT
 
     async def settle(self) -> None:
         """See ``RunSaver.settle``: nothing waits to be written."""

@@ -39,7 +39,10 @@ class ChannelPast:
 
 
 class Ancestry:
-    """The ancestors of a checkpoint, nearest first, read a few at a time."""
+    """The ancestors of a checkpoint, nearest first, read a few at a time.
+
+    Without ``seeds``, only where values lie is found out, and no value is read.
+    """
 
     def __init__(
         self,
@@ -48,8 +51,11 @@ class Ancestry:
         serde: SerializerProtocol,
         thread_id: str,
         checkpoint_ns: str,
+        *,
+        seeds: bool = True,
     ) -> None:
         self._fetch_all = fetch_all
+        self._seeds = seeds
         self._dialect = dialect
         self._serde = serde
         self._namespace: NewRow = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
@@ -103,7 +109,8 @@ class Ancestry:
                 if channel in inline:
                     pasts[channel].seed = inline[channel]
                 elif version is not None and (key := (version_text(version), channel)) in stored:
-                    pasts[channel].seed = await self._value(*key)
+                    if self._seeds:
+                        pasts[channel].seed = await self._value(*key)
                 else:
                     continue
                 pasts[channel].seeded_by = checkpoint_id

@@ -24,7 +24,8 @@ SET type = excluded.type, value = excluded.value
 """
 
 # The first of a task's ordinary writes stays; of its special ones (idx < 0) the last does.
-# run_id stays too: deleting the later run must not take away what an earlier one has asked.
+# run_id stays too: deleting the later run must not take away what an earlier one has asked. But
+# an answer that a command gives (of no task) is of the run whose command it is.
 PUT_WRITE = """
 INSERT INTO checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, run_id,
                                task_path, channel, type, value)
@@ -32,8 +33,16 @@ VALUES (:thread_id, :checkpoint_ns, :checkpoint_id, :task_id, :idx, :run_id,
         :task_path, :channel, :type, :value)
 ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
 SET task_path = excluded.task_path, channel = excluded.channel, type = excluded.type,
-    value = excluded.value
+    value = excluded.value,
+    run_id = CASE WHEN excluded.task_id = '00000000-0000-0000-0000-000000000000'
+                  THEN excluded.run_id ELSE checkpoint_writes.run_id END
 WHERE excluded.idx < 0
+"""
+
+WRITES_OF_COMMAND = """
+SELECT channel FROM checkpoint_writes
+WHERE thread_id = :thread_id AND checkpoint_ns = '' AND checkpoint_id = :checkpoint_id
+  AND task_id = '00000000-0000-0000-0000-000000000000' AND run_id = :run_id
 """
 
 _CHECKPOINT = """
@@ -104,6 +113,18 @@ WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
 """
 
 WRITES_TO_CHANNELS = WRITES.replace("ORDER BY", "AND {any_channel}\nORDER BY")
+
+# -- which keys are needed --------------------------------------------------------------------
+
+# How the latest checkpoints of the threads are written that were last at work.
+LATEST_TYPES = """
+SELECT DISTINCT type FROM (
+    SELECT (SELECT c.type FROM checkpoints AS c
+            WHERE c.thread_id = t.thread_id AND c.checkpoint_ns = ''
+            ORDER BY c.checkpoint_id DESC LIMIT 1) AS type
+    FROM (SELECT thread_id FROM threads ORDER BY updated_at DESC LIMIT 50) AS t) AS latest
+WHERE type IS NOT NULL
+"""
 
 # -- upkeep -----------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -22,7 +23,11 @@ from langgraph.checkpoint.serde.types import (
 )
 from langgraph.types import Interrupt
 
+from treadle.auth.users import User
+from treadle.checkpoints import queries
+from treadle.checkpoints.blobs import Sealer
 from treadle.checkpoints.custom import CustomRunSaver, CustomSaver
+from treadle.checkpoints.kept import Kept
 from treadle.checkpoints.rows import (
     NewRow,
     address,
@@ -54,6 +59,7 @@ class RunSaver(Saver):
     serialized during the call, so they may change after it.
 
     ``guard`` is awaited first in each transaction; if it raises, nothing of it is written.
+    ``user`` is on whose behalf handlers encrypt.
 
     The saver keeps the thread's latest root checkpoint in mind, the one that the run found or
     the last that it put, and what was written to it. So at the run's end it knows the thread's
@@ -62,12 +68,19 @@ class RunSaver(Saver):
     """
 
     def __init__(
-        self, saver: Saver, thread_id: str, *, sync: bool, guard: Guard | None = None
+        self,
+        saver: Saver,
+        thread_id: str,
+        *,
+        sync: bool,
+        guard: Guard | None = None,
+        user: User | None = None,
     ) -> None:
         # Not BaseCheckpointSaver.__init__: the serializer has been looked at already.
-        self.database = saver.database
-        self.serde = saver.serde
+        self.database, self.serde, self.blobs = saver.database, saver.serde, saver.blobs
         self.thread_id = thread_id
+        self._sealer = self.blobs and self.blobs.sealer(self.serde, user)
+        self._last_sealed: asyncio.Task[None] | None = None
         self.last_checkpoint: Checkpoint | None = None
         self.last_metadata: CheckpointMetadata | None = None
         self._loop = saver._loop
@@ -79,6 +92,7 @@ class RunSaver(Saver):
         self._backlog_bytes = 0
         self._made: set[str] = set()
         self._tasks: dict[str, _Tasks] = {}
+        self._answer: _Answer | None = None
 
     # -- what the run has come to ----------------------------------------------------------
 
@@ -136,14 +150,17 @@ class RunSaver(Saver):
         row, values = checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)
         thread_id, checkpoint_ns = row["thread_id"], row["checkpoint_ns"]
         checkpoint_id = row["checkpoint_id"]
-        self._made.add(checkpoint_id)
+        if row["run_id"] is not None:
+            self._made.add(checkpoint_id)
         is_root = checkpoint_ns == "" and thread_id == self.thread_id
         if is_root and checkpoint_id >= (self.last_checkpoint_id or ""):
             self._keep(checkpoint, metadata)
             # Writes to the next checkpoint may come before it: what is newer stays.
             self._tasks = {i: w for i, w in self._tasks.items() if i >= checkpoint_id}
-        size = len(row["checkpoint"]) + sum(len(value["value"]) for value in values)
-        await self._put(checkpoint_ns, (row,), values, (), size)
+        crossed_out: list[NewRow] = []
+        if self._answer is not None and self._answer.at_exit and checkpoint_ns:
+            crossed_out = self._cross_out(self._answer)
+        await self._put(checkpoint_ns, (row,), values, crossed_out)
         return make_config(thread_id, checkpoint_ns, checkpoint_id)
 
     @on_its_loop
@@ -162,7 +179,25 @@ class RunSaver(Saver):
         if checkpoint_ns == "" and thread_id == self.thread_id:
             tasks = self._tasks.setdefault(checkpoint_id, {})
             tasks.setdefault(task_id, _Task(task_path)).add(writes)
-        await self._put(checkpoint_ns, (), (), rows, sum(len(row["value"]) for row in rows))
+        if self._answer is not None and self._answer.is_taken_by(task_id, writes):
+            rows += self._cross_out(self._answer)
+        await self._put(checkpoint_ns, (), (), rows)
+
+    def watch_answer(self, checkpoint_id: str, run_id: str, answer: Any, *, at_exit: bool) -> None:
+        """Note that a command answers the next question of a checkpoint.
+
+        langgraph keeps the answer there when a task has taken it, too: who goes on from there
+        would answer the task's next question with it. So it is crossed out together with the
+        task's writes. ``at_exit`` (durability "exit"), a subgraph that has gone on since puts
+        its last checkpoint alone.
+        """
+        self._answer = _Answer(checkpoint_id, run_id, answer, at_exit)
+
+    def _cross_out(self, answer: _Answer) -> list[NewRow]:
+        """The row that has the answer's place: langgraph takes None for no answer."""
+        self._answer = None
+        config = make_config(self.thread_id, "", answer.checkpoint_id)
+        return write_rows(self.serde, config, [(RESUME, None)], _NULL_TASK_ID, "", answer.run_id)
 
     def _keep(self, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> None:
         """Keep a checkpoint in mind; langgraph goes on changing what it gave us."""
@@ -176,7 +211,26 @@ class RunSaver(Saver):
         checkpoints: Sequence[NewRow],
         values: Sequence[NewRow],
         writes: Sequence[NewRow],
-        size_bytes: int,
+    ) -> None:
+        """Write rows, in the order of the calls; handlers encrypt them first, if there are any."""
+        if self._sealer is None:
+            await self._write(checkpoint_ns, checkpoints, values, writes)
+            return
+        task = asyncio.create_task(
+            self._put_sealed(
+                self._sealer, self._last_sealed, checkpoint_ns, checkpoints, values, writes
+            )
+        )
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._last_sealed = task
+        await asyncio.shield(task)  # a run that is stopped has put what it has put
+
+    async def _write(
+        self,
+        checkpoint_ns: str,
+        checkpoints: Sequence[NewRow],
+        values: Sequence[NewRow],
+        writes: Sequence[NewRow],
     ) -> None:
         """Write rows: now, or with the batch that is waiting."""
         batch = self._batch
@@ -189,9 +243,30 @@ class RunSaver(Saver):
             self._batch = batch
             self.database.write_soon(batch.commit, self._failed, thread_id=self.thread_id)
         self._unflushed[checkpoint_ns] = batch
-        self._backlog_bytes += size_bytes
+        self._backlog_bytes += sum(len(row["checkpoint"]) for row in checkpoints)
+        self._backlog_bytes += sum(len(row["value"]) for row in (*values, *writes))
         if self._backlog_bytes > BACKLOG_BYTES:
             await self._flush()
+
+    async def _put_sealed(
+        self,
+        sealer: Sealer,
+        before: asyncio.Task[None] | None,
+        checkpoint_ns: str,
+        checkpoints: Sequence[NewRow],
+        values: Sequence[NewRow],
+        writes: Sequence[NewRow],
+    ) -> None:
+        """Write rows once the handlers have encrypted them, after what was put ``before``."""
+        if before is not None:
+            await asyncio.wait((before,))
+        try:
+            self._raise_failure()
+            await sealer.seal((*values, *writes), checkpoints[0] if checkpoints else None)
+        except Exception as error:
+            self._failed(error)
+            raise
+        await self._write(checkpoint_ns, checkpoints, values, writes)
 
     def _failed(self, error: Exception) -> None:
         self._failure = self._failure or error
@@ -217,7 +292,18 @@ class RunSaver(Saver):
                 tasks.setdefault(task_id, _Task("")).writes.append((channel, value))
         return found
 
+    async def kept(self, checkpoint_id: str, run_id: str) -> Kept:
+        """What a run's command has left on the checkpoint that it started from."""
+        rows = await self.database.read_all(
+            queries.WRITES_OF_COMMAND,
+            {"thread_id": self.thread_id, "checkpoint_id": checkpoint_id, "run_id": run_id},
+        )
+        answers = sum(row["channel"] == RESUME for row in rows)
+        return Kept(writes=len(rows) > answers, answer=answers > 0)
+
     async def catch_up(self, checkpoint_ns: str | None) -> None:
+        if self._last_sealed is not None:
+            await asyncio.wait((self._last_sealed,))
         if self._unflushed if checkpoint_ns is None else checkpoint_ns in self._unflushed:
             await self._flush()
         self._raise_failure()
@@ -225,6 +311,8 @@ class RunSaver(Saver):
     @on_its_loop
     async def settle(self) -> None:
         """Return once all that was put is durable; raise what kept it from being so."""
+        if self._last_sealed is not None:
+            await asyncio.wait((self._last_sealed,))
         if self._unflushed:
             await self._flush()
         self._raise_failure()
@@ -245,12 +333,12 @@ class RunSaver(Saver):
 
 
 def run_saver(
-    saver: Saver, thread_id: str, *, sync: bool, guard: Guard
+    saver: Saver, thread_id: str, *, sync: bool, guard: Guard, user: User | None
 ) -> RunSaver | CustomRunSaver:
-    """The saver of one execution of one run, over the saver of all threads."""
+    """The saver of one execution of one run of a user's, over the saver of all threads."""
     if isinstance(saver, CustomSaver):
         return CustomRunSaver(saver, thread_id, lambda: saver.database.write(guard))
-    return RunSaver(saver, thread_id, sync=sync, guard=guard)
+    return RunSaver(saver, thread_id, sync=sync, guard=guard, user=user)
 
 
 class _Batch:
@@ -287,6 +375,20 @@ class _Batch:
         if self._guard is not None:
             await self._guard(transaction)
         await insert(transaction, self._checkpoints, self._values, self._writes)
+
+
+class _Answer(NamedTuple):
+    """A command's answer that no task has taken yet."""
+
+    checkpoint_id: str
+    run_id: str
+    value: Any
+    at_exit: bool
+
+    def is_taken_by(self, task_id: str, writes: Sequence[tuple[str, Any]]) -> bool:
+        """Whether it is the last that a task says it was answered."""
+        answers = [value for channel, value in writes if channel == RESUME]
+        return task_id != _NULL_TASK_ID and bool(answers) and answers[-1][-1] == self.value
 
 
 class _Task:

@@ -30,6 +30,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from treadle.checkpoints import queries, upkeep
+from treadle.checkpoints.blobs import BlobHandlers
 from treadle.checkpoints.history import Ancestry, delta_history
 from treadle.checkpoints.listing import Listing
 from treadle.checkpoints.rows import (
@@ -87,9 +88,16 @@ class Saver(BaseCheckpointSaver[str]):
     in_database = True
     """Whether ``upkeep`` in a transaction does all there is to do for its checkpoints."""
 
-    def __init__(self, database: Database, serde: SerializerProtocol | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        serde: SerializerProtocol | None = None,
+        blobs: BlobHandlers | None = None,
+    ) -> None:
         super().__init__(serde=serde or state_serializer())
         self.database = database
+        self.blobs = blobs
+        """Encrypts and decrypts values apart from the serializer."""
         self._loop: asyncio.AbstractEventLoop | None = None
         with suppress(RuntimeError):  # made before the loop runs: its first coroutine tells
             self._loop = asyncio.get_running_loop()
@@ -136,6 +144,8 @@ class Saver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         row, values = checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)
+        if self.blobs is not None:
+            await self.blobs.sealer(self.serde).seal(values, row)
 
         async def body(transaction: Transaction) -> None:
             await insert(transaction, (row,), values, ())
@@ -152,6 +162,8 @@ class Saver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         rows = write_rows(self.serde, config, writes, task_id, task_path, run_id_of(config))
+        if self.blobs is not None:
+            await self.blobs.sealer(self.serde).seal(rows)
 
         async def body(transaction: Transaction) -> None:
             await insert(transaction, (), (), rows)
@@ -222,6 +234,8 @@ class Saver(BaseCheckpointSaver[str]):
 
     async def _tuples(self, rows: Sequence[Row]) -> list[CheckpointTuple]:
         """Whole checkpoints for rows, in the order of the rows."""
+        if self.blobs is not None:
+            rows = await self.blobs.opened(self.serde, rows)
         parsed = [(row, load(self.serde, row, "checkpoint")) for row in rows]
         places: dict[tuple[str, str], list[tuple[Row, Checkpoint]]] = {}
         for row, checkpoint in parsed:
@@ -255,7 +269,7 @@ class Saver(BaseCheckpointSaver[str]):
         if not versions:
             return {}
         any_version, params = self.database.dialect.any_of("version", list(versions), "version")
-        rows = await self.database.read_all(
+        rows = await self._read_all(
             queries.VALUES.format(any_version=any_version),
             {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, **params},
         )
@@ -268,11 +282,16 @@ class Saver(BaseCheckpointSaver[str]):
         params: NewRow = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
         if len(here) == 1:
             params["checkpoint_id"] = here[0][0]["checkpoint_id"]
-            return await self.database.read_all(queries.WRITES_OF_CHECKPOINT, params)
+            return await self._read_all(queries.WRITES_OF_CHECKPOINT, params)
         ids = [row["checkpoint_id"] for row, _ in here]
         any_checkpoint, more = self.database.dialect.any_of("checkpoint_id", ids, "id")
         sql = queries.WRITES.format(any_checkpoint=any_checkpoint)
-        return await self.database.read_all(sql, {**params, **more})
+        return await self._read_all(sql, {**params, **more})
+
+    async def _read_all(self, sql: str, params: NewRow) -> Sequence[Row]:
+        """Rows, with values as the serializer reads them."""
+        rows = await self.database.read_all(sql, params)
+        return rows if self.blobs is None else await self.blobs.opened(self.serde, rows)
 
     @on_its_loop
     async def aget_delta_channel_history(
@@ -281,9 +300,7 @@ class Saver(BaseCheckpointSaver[str]):
         if not channels:
             return {}
         row = await self._row(config)
-        ancestry = Ancestry(
-            self.database.read_all, self.database.dialect, self.serde, *address(config)
-        )
+        ancestry = Ancestry(self._read_all, self.database.dialect, self.serde, *address(config))
         parent_id = row["parent_checkpoint_id"] if row is not None else None
         pasts = await ancestry.pasts(parent_id, channels)
         return {channel: delta_history(self.serde, past) for channel, past in pasts.items()}

@@ -40,12 +40,17 @@ class Shrinking:
 
     async def remove(self, transaction: Transaction, piece: Piece) -> bool:
         """Remove as much as the piece has time for; whether all is done."""
-        while self._namespaces:
-            if piece.spent or not await self._shrink(transaction, piece, self._namespaces[-1]):
+        left = list(self._namespaces)
+        piece.then(lambda: self._go_on_with(left))
+        while left:
+            if piece.spent or not await self._shrink(transaction, piece, left[-1]):
                 return False
-            self._namespaces.pop()
+            left.pop()
             piece.step()
         return True
+
+    def _go_on_with(self, namespaces: list[str]) -> None:
+        self._namespaces = namespaces
 
     async def _shrink(self, transaction: Transaction, piece: Piece, checkpoint_ns: str) -> bool:
         namespace: NewRow = {"thread_id": self._thread_id, "checkpoint_ns": checkpoint_ns}
@@ -66,8 +71,8 @@ class Shrinking:
             if piece.spent:
                 return False
             gone = {**namespace, "checkpoint_id": row["checkpoint_id"]}
-            await transaction.execute(queries.DELETE_CHECKPOINT, gone)
-            await transaction.execute(queries.DELETE_WRITES, gone)
+            await transaction.send(queries.DELETE_CHECKPOINT, gone)
+            await transaction.send(queries.DELETE_WRITES, gone)
             piece.step()
         if len(rows) == limit:
             return False
@@ -87,7 +92,7 @@ class Shrinking:
                 continue
             if piece.spent:
                 return False
-            await transaction.execute(queries.DELETE_VALUE, {**namespace, **dict(row)})
+            await transaction.send(queries.DELETE_VALUE, {**namespace, **dict(row)})
             piece.step()
         return len(rows) < limit
 
@@ -101,6 +106,7 @@ class Shrinking:
                 self._serde,
                 self._thread_id,
                 namespace["checkpoint_ns"],
+                seeds=False,
             )
             pasts = await ancestry.pasts(latest["parent_checkpoint_id"], channels)
             oldest = [ancestry.walked.index(p.oldest) for p in pasts.values() if p.oldest]

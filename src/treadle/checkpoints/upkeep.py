@@ -55,8 +55,11 @@ async def keep_latest(
     """
     shrinking = Shrinking(dialect, serde, thread_id)
     await shrinking.prepare(transaction.fetch_all)
-    while not await shrinking.remove(transaction, Piece()):
-        pass
+    is_done = False
+    while not is_done:
+        piece = Piece()
+        is_done = await shrinking.remove(transaction, piece)
+        piece.settle()
 
 
 async def _drop_unused_values(

@@ -1,4 +1,4 @@
-"""The command line: ``treadle dev``, ``serve``, ``worker``, ``check``, ``chat``, ``db`` and others.
+"""The command line: ``treadle dev``, ``serve``, ``worker``, ``check``, ``keys``, ``db`` and others.
 
 Each command has a module, imported when it is called, so that ``treadle --help`` and the
 process that watches for changes stay light.
@@ -22,11 +22,21 @@ COMMANDS = {
     "serve": "Serve the graphs of a project.",
     "worker": "Execute the runs that other processes accept.",
     "check": "Check a project: its config, and that every graph loads.",
+    "validate": "Check a project's config alone: nothing is imported.",
+    "new": "Begin a project.",
     "chat": "Talk to an agent of a running server.",
+    "keys": "Make, list and revoke API keys.",
     "db": "Look after the database: upgrade, status, vacuum, copy.",
     "dockerfile": "Write the Dockerfile of a project.",
     "version": "Print the versions of Treadle, langgraph and Python.",
 }
+
+ABSENT = {
+    "up": "`treadle dockerfile` writes what Docker needs, `docker compose up` starts it",
+    "build": "`treadle dockerfile Dockerfile && docker build .` makes the image",
+    "deploy": "Treadle runs where you run it: see docs/deployment.md",
+}
+"""Commands that users of other servers know, and what does the same."""
 
 
 class Commands(click.Group):
@@ -36,6 +46,8 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ABSENT:
+            ctx.fail(f"There is no `treadle {cmd_name}`: {ABSENT[cmd_name]}.")
         if cmd_name not in COMMANDS:
             return None
         return getattr(importlib.import_module(f"treadle.cli.{cmd_name}"), cmd_name)
@@ -49,6 +61,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except StartupError as error:
             raise Failure(str(error).rstrip()) from error
+        except click.UsageError as error:
+            if not wants_json_logs():
+                raise
+            raise UsageFailure(error.format_message()) from error
 
 
 class Failure(click.ClickException):
@@ -60,6 +76,12 @@ class Failure(click.ClickException):
             print(json.dumps(line), file=sys.stderr)
         else:
             click.echo(f"{click.style('Error:', fg='red', bold=True)} {self.message}", err=True)
+
+
+class UsageFailure(Failure):
+    """The same for a command that was called wrongly."""
+
+    exit_code = click.UsageError.exit_code
 
 
 def wants_json_logs() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from treadle import variables
 from treadle.cli.options import config_option, database_option, enter
 from treadle.cli.sockets import listen_at
 from treadle.config import Config, GraphSpec, load_config
@@ -38,7 +40,7 @@ def check(config_path: Path, database: str | None, host: str, port: int | None) 
         check_database(settings.database_path(config.folder))
     rows = asyncio.run(_fields_of_all(config))
     _print_table(config, rows)
-    for warning in config.warnings:
+    for warning in (*config.warnings, *variables.warnings(os.environ)):
         click.echo(f"{click.style('warning', fg='yellow')} {warning}", err=True)
 
 
@@ -83,12 +85,26 @@ async def _fields_of_all(config: Config) -> list[Fields]:
 
 async def _check_parts(config: Config) -> None:
     """Import what else the config names, and try out what embeds the store's items."""
+    from treadle.auth.opening import open_gate
+    from treadle.checkpoints.aes import AesCipher
+    from treadle.checkpoints.blobs import BlobHandlers
     from treadle.graphs.importing import import_object
+    from treadle.http.custom_app import CustomApp
+    from treadle.http.rules import HttpRules
     from treadle.store.embedding import open_embedder
 
-    for section, name in (("http", "app"), ("checkpointer", "path"), ("store", "path")):
+    def load(source: str) -> object:
+        return import_object(config, source, "auth.path")
+
+    open_gate(config, os.environ, load, development=False)
+    if (app := HttpRules.read(config.http).app) is not None:
+        CustomApp(import_object(config, app, "http.app"), app)
+    for section, name in (("checkpointer", "path"), ("store", "path")):
         if source := (getattr(config, section) or {}).get(name):
             import_object(config, source, f"{section}.{name}")
+    AesCipher.read(os.environ)
+    if source := config.encryption:
+        BlobHandlers(import_object(config, source, "encryption.path"), source)
     await open_embedder(config, config.store_index)
 
 

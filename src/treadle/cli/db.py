@@ -115,6 +115,11 @@ def copy(source: str, target: str) -> None:
         click.echo(f"{name:<20} {rows:>10} rows, the same on both sides")
     if report.replaced:
         click.echo(f"{report.replaced} texts held NUL, which PostgreSQL cannot: now U+FFFD.")
+    if report.without_vectors:
+        click.echo(
+            f"store_vectors        not copied, {report.without_vectors}: items are searched by"
+            " meaning once they are put again"
+        )
     for name, why in NOT_COPIED.items():
         click.echo(f"{name:<20} not copied: {why}")
 
@@ -124,7 +129,8 @@ def where(config_path: Path, database: str | None) -> tuple[Settings, Path]:
 
     Found as ``serve`` finds them; a project's config need not be there if a database is named.
     """
-    named = database or os.environ.get("DATABASE_URI") or os.environ.get("POSTGRES_URI")
+    variables = ("POSTGRES_URI_CUSTOM", "DATABASE_URI", "POSTGRES_URI")
+    named = database or next(filter(None, map(os.environ.get, variables)), None)
     folder = config_path.absolute().parent
     if named and not config_path.exists():
         settings = Settings.from_environ(os.environ)

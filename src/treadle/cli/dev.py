@@ -10,7 +10,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from treadle.cli.options import config_option, database_option, enter, jobs_option, level_option
+from treadle.cli.options import (
+    certfile_option,
+    config_option,
+    database_option,
+    enter,
+    jobs_option,
+    keyfile_option,
+    level_option,
+    tls_files,
+)
 from treadle.cli.sockets import DEFAULT_PORT, listen_at, listen_from, port_of
 from treadle.config import Config, load_config
 from treadle.errors import StartupError
@@ -36,6 +45,9 @@ otherwise: a run that is cut off is taken up again by the next start."""
 @click.option("--wait-for-client", is_flag=True, help="Start once a debugger is attached.")
 @click.option("--studio-url", metavar="URL", help="A Studio to print a link to.")
 @level_option
+@certfile_option
+@keyfile_option
+@click.option("--tunnel", is_flag=True, hidden=True)
 @click.option("--inherited", type=int, hidden=True, help="The socket's file descriptor.")
 @click.option("--alive", type=int, hidden=True, help="A pipe that closes when the parent ends.")
 def dev(
@@ -51,12 +63,21 @@ def dev(
     wait_for_client: bool,
     studio_url: str | None,
     log_level: str | None,
+    certfile: Path | None,
+    keyfile: Path | None,
+    tunnel: bool,
     inherited: int | None,
     alive: int | None,
 ) -> None:
     """Serve the graphs of a project while you work on it: a change of code restarts the server."""
     if wait_for_client and debug_port is None:
         raise click.UsageError("--wait-for-client needs --debug-port.")
+    if tunnel:
+        raise click.UsageError(
+            "--tunnel is not supported: it would make the server reachable through somebody"
+            " else's. Use --ssl-certfile and --ssl-keyfile, or a tunnel of your own."
+        )
+    tls = tls_files(certfile, keyfile)
     config = load_config(config_path)
     with closing(_socket(host, port, inherited)) as sock:
         if not no_reload and sys.platform != "win32":
@@ -70,6 +91,7 @@ def dev(
             n_jobs_per_worker=n_jobs_per_worker,
             log_level=log_level,
             allow_blocking=allow_blocking or None,
+            development=True,
         )
         settings, database_notes = _own_database(config, settings)
         if debug_port is not None:
@@ -87,6 +109,7 @@ def dev(
             host,
             browser=not no_browser and can_open_browser(),
             notes=(*_notes(port, sock, studio_url), *database_notes),
+            tls=tls,
         )
 
 
@@ -98,7 +121,7 @@ def _socket(host: str, port: int | None, inherited: int | None) -> socket.socket
 
 def _own_database(config: Config, settings: Settings) -> tuple[Settings, tuple[str, ...]]:
     """Beside another server of the project: a database that it doesn't use, said clearly."""
-    if settings.database_uri is not None:
+    if settings.database_uri is not None or config.keeps_nothing:
         return settings, ()
     from treadle.database.sqlite import free_database
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 import msgspec
 
 from treadle.config import Config
+from treadle.errors import StartupError
 from treadle.settings import LOG_LEVELS, Settings, parse_database_uri, without_password
 
 config_option = click.option(
@@ -42,6 +44,35 @@ level_option = click.option(
     help="What is logged.  [default: INFO]",
 )
 
+certfile_option = click.option(
+    "--ssl-certfile",
+    "certfile",
+    type=click.Path(path_type=Path),
+    help="Serve HTTPS with this certificate; needs --ssl-keyfile.",
+)
+keyfile_option = click.option(
+    "--ssl-keyfile",
+    "keyfile",
+    type=click.Path(path_type=Path),
+    help="The key of the certificate.",
+)
+
+
+def tls_files(certfile: Path | None, keyfile: Path | None) -> tuple[Path, Path] | None:
+    """The certificate and its key, if HTTPS is wanted. Raises ``StartupError`` if it cannot be."""
+    if certfile is None and keyfile is None:
+        return None
+    if certfile is None or keyfile is None:
+        raise click.UsageError("--ssl-certfile and --ssl-keyfile need each other.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise StartupError(
+            f"HTTPS cannot be served with the certificate {certfile} and the key {keyfile}:"
+            f" {error.strerror or error}."
+        ) from None
+    return certfile, keyfile
+
 
 def enter(config: Config, defaults: Mapping[str, str] = {}, **overrides: Any) -> Settings:
     """Make this process the project's, and read its settings; options beat variables.
@@ -55,6 +86,8 @@ def enter(config: Config, defaults: Mapping[str, str] = {}, **overrides: Any) ->
     settings = Settings.from_environ({**defaults, **environ})
     if (database := overrides.pop("database", None)) is not None:
         overrides["database_uri"] = database_uri(database)
+    if not settings.mount_prefix and config.mount_prefix:
+        overrides["mount_prefix"] = config.mount_prefix
     given = {name: value for name, value in overrides.items() if value is not None}
     return msgspec.structs.replace(settings, **given)
 

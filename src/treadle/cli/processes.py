@@ -23,6 +23,8 @@ from treadle.cli import wants_json_logs
 
 YOUNG_SECONDS = 5.0
 """A server that dies younger than this is not started again at once."""
+STARTING_SECONDS = 120.0
+"""A server that ends with ``EXIT_STARTUP`` younger than this has not come to its start."""
 PAUSES_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
 EXIT_STARTUP = 1
 
@@ -61,8 +63,9 @@ class Processes:
         if self._stopping:
             return max(code, 0)
         age = time.monotonic() - self._born[place]
+        is_first = self._deaths[place] == 0
         self._deaths[place] = self._deaths[place] + 1 if age < YOUNG_SECONDS else 0
-        if code == EXIT_STARTUP and age < YOUNG_SECONDS and self._deaths[place] == 1:
+        if code == EXIT_STARTUP and age < STARTING_SECONDS and is_first:
             # It has said why it cannot start: so would all others.
             self._stop(signal.SIGTERM)
             return code

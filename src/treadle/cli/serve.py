@@ -9,7 +9,16 @@ from pathlib import Path
 
 import click
 
-from treadle.cli.options import config_option, database_option, enter, jobs_option, level_option
+from treadle.cli.options import (
+    certfile_option,
+    config_option,
+    database_option,
+    enter,
+    jobs_option,
+    keyfile_option,
+    level_option,
+    tls_files,
+)
 from treadle.cli.serving import need_postgres, serve_here
 from treadle.cli.sockets import DEFAULT_PORT, listen_at
 from treadle.config import load_config
@@ -29,6 +38,8 @@ from treadle.config import load_config
 @database_option
 @jobs_option
 @level_option
+@certfile_option
+@keyfile_option
 @click.option("--api-only", is_flag=True, help="Leave runs to `treadle worker` (PostgreSQL).")
 @click.option(
     "--processes",
@@ -46,12 +57,15 @@ def serve(
     database: str | None,
     n_jobs_per_worker: int | None,
     log_level: str | None,
+    certfile: Path | None,
+    keyfile: Path | None,
     api_only: bool,
     processes: int,
     inherited: int | None,
     alive: int | None,
 ) -> None:
     """Serve the graphs of a project: no reload, no browser, logs as JSON (LOG_JSON=false: text)."""
+    tls = tls_files(certfile, keyfile)
     config = load_config(config_path)
     settings = enter(
         config,
@@ -71,4 +85,4 @@ def serve(
             from treadle.cli.supervisor import end_with_parent
 
             end_with_parent(alive)
-        serve_here(config, settings, sock, host, role="api" if api_only else "all")
+        serve_here(config, settings, sock, host, role="api" if api_only else "all", tls=tls)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
+import tempfile
 import threading
 import webbrowser
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from treadle import __version__
+from treadle import __version__, variables
 from treadle.cli.sockets import is_loopback, port_of, url_of
 from treadle.config import Config
 from treadle.errors import StartupError
@@ -31,6 +37,7 @@ def serve_here(
     browser: bool = False,
     notes: tuple[str, ...] = (),
     role: Role = "all",
+    tls: tuple[Path, Path] | None = None,
 ) -> None:
     """Serve until a signal says stop. Raises ``StartupError`` if it cannot start.
 
@@ -39,30 +46,51 @@ def serve_here(
     """
     if role != "all":
         need_postgres(settings, "A worker" if role == "worker" else "--api-only")
-    if config.auth is not None and not is_loopback(host):
-        raise StartupError(
-            f'{config.path} has "auth", which is not yet in effect: every caller would be let '
-            f"in, and {host} can be reached from other machines. Serve on 127.0.0.1 behind a "
-            'proxy that authenticates, or take "auth" out.'
-        )
-    if not settings.is_postgres:
-        make_state_folder(settings.database_path(config.folder))
+    with ExitStack() as stack:
+        if config.keeps_nothing and settings.database_uri is None:
+            signal.signal(signal.SIGTERM, _leave)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-"))
+            settings = msgspec.structs.replace(
+                settings, database_uri=f"sqlite:///{folder}/treadle.db"
+            )
+            notes = (*notes, "Nothing is kept: disable_persistence is set.")
+        elif not settings.is_postgres:
+            make_state_folder(settings.database_path(config.folder))
+        _serve(config, settings, sock, host, browser, notes, role, tls)
+
+
+def _serve(
+    config: Config,
+    settings: Settings,
+    sock: socket.socket | None,
+    host: str,
+    browser: bool,
+    notes: tuple[str, ...],
+    role: Role,
+    tls: tuple[Path, Path] | None,
+) -> None:
     gc.disable()
-    from treadle import logs, server
+    from treadle import logs, serving
 
     log = logs.configure(settings)
     port = 0 if sock is None else port_of(sock)
-    url = "" if sock is None else url_of(host, port) + settings.mount_prefix
+    scheme = "http" if tls is None else "https"
+    url = "" if sock is None else url_of(host, port, scheme) + settings.mount_prefix
 
     def on_ready() -> None:
         # What start-up made stays: no collection need look at it again.
         gc.freeze()
         gc.enable()
-        announce(config, settings, url, log, notes)
+        warnings = (
+            *auth_warnings(config, settings, host, role),
+            *config.warnings,
+            *variables.warnings(os.environ),
+        )
+        announce(config, settings, url, log, notes, warnings)
         if browser:
             threading.Thread(target=webbrowser.open, args=[f"{url}/docs"], daemon=True).start()
 
-    server.run(
+    serving.run(
         config,
         settings,
         host=host,
@@ -71,7 +99,13 @@ def serve_here(
         log=log,
         on_ready=on_ready,
         role=role,
+        tls=tls,
     )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by way of what is to be cleaned up; the signal itself would end the process at once."""
+    sys.exit(0)
 
 
 def need_postgres(settings: Settings, what: str) -> None:
@@ -83,8 +117,38 @@ def need_postgres(settings: Settings, what: str) -> None:
         )
 
 
+def auth_warnings(config: Config, settings: Settings, host: str, role: Role) -> tuple[str, ...]:
+    """What whoever starts a server has to know of who is let in."""
+    from treadle.auth.keys import KeyRing
+    from treadle.auth.rules import AuthRules
+
+    if role == "worker":
+        return ()
+    rules = AuthRules.read(config.auth, os.environ)
+    asks = rules.path is not None or KeyRing.read(os.environ, config.folder) is not None
+    if not asks:
+        if is_loopback(host):
+            return ()
+        return (
+            f"ANYONE who can reach {host} may read, change and run everything: no authentication"
+            " is set up. Give out API keys (`treadle keys new NAME`), or name auth.path in"
+            " langgraph.json",
+        )
+    if rules.disable_studio_auth:
+        return ()
+    if settings.development:
+        return ('"auth.disable_studio_auth" is false: whoever says to be Studio is let in',)
+    return ('"auth.disable_studio_auth" is false, which is for `treadle dev` alone: Studio is not'
+            " let in",)  # fmt: skip
+
+
 def announce(
-    config: Config, settings: Settings, url: str, log: Any, notes: tuple[str, ...] = ()
+    config: Config,
+    settings: Settings,
+    url: str,
+    log: Any,
+    notes: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> None:
     """Say on stderr where the server is, what it serves, and what it does not do."""
     database = _short(database_name(config, settings))
@@ -98,7 +162,7 @@ def announce(
             graphs=graphs,
             notes=list(notes),
         )
-        for warning in config.warnings:
+        for warning in warnings:
             log.warning(warning)
         return
     rows = [
@@ -110,7 +174,7 @@ def announce(
     lines = [click.style(f"Treadle {__version__}", fg="green", bold=True)]
     lines += [f"  {click.style(f'{name:<9}', dim=True)} {value}" for name, value in rows]
     lines += [f"  {note}" for note in notes]
-    lines += [f"  {click.style('warning', fg='yellow')}   {text}" for text in config.warnings]
+    lines += [f"  {click.style('warning', fg='yellow')}   {text}" for text in warnings]
     click.echo("\n".join(["", *lines, ""]), err=True, color=colour)
 
 

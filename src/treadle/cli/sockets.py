@@ -43,10 +43,10 @@ def port_of(sock: socket.socket) -> int:
     return sock.getsockname()[1]
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, scheme: str = "http") -> str:
     """The address for people and clients on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
-    return f"http://{f'[{shown}]' if ':' in shown and shown[0] != '[' else shown}:{port}"
+    return f"{scheme}://{f'[{shown}]' if ':' in shown and shown[0] != '[' else shown}:{port}"
 
 
 def is_loopback(host: str) -> bool:

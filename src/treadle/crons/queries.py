@@ -33,6 +33,9 @@ DELETE = "DELETE FROM crons WHERE cron_id = :cron_id AND {visible}"
 
 SEARCH = "SELECT * FROM crons WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
 
+ON_VISIBLE_THREAD = """(crons.thread_id IS NULL OR EXISTS (
+    SELECT 1 FROM threads WHERE threads.thread_id = crons.thread_id AND {visible}))"""
+
 COUNT = "SELECT COUNT(*) AS n FROM crons WHERE {where}"
 
 # -- ticks ------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from treadle.assistants.models import Assistant
-from treadle.auth import Caller, Filter, authorize
+from treadle.auth import Caller, Filter, authorize, condition
+from treadle.auth.callers import pack_caller
 from treadle.clock import iso, now_us
 from treadle.crons import queries
 from treadle.crons.models import CronCount, CronCreate, CronPatch, CronRun, CronSearch
@@ -20,14 +20,18 @@ from treadle.errors import Invalid, NotFound, Refused
 from treadle.ids import new_id, parse_id
 from treadle.runs.merging import BOTH_GIVEN, given
 from treadle.serialization import dump_text, loads
+from treadle.threads.access import restricted
 
 Json = dict[str, Any]
 
+_TOLD_OF_PATCH = ("schedule", "end_time", "enabled", "on_run_completed")
 _COLUMNS = {"next_run_date": "next_run_at", "end_time": "ends_at"}
 
 
 class Assistants(Protocol):
-    async def resolve(self, assistant_id: object, caller: Caller) -> Assistant: ...
+    def id_of(self, named: object) -> str: ...
+
+    async def runnable(self, assistant_id: str, caller: Caller) -> Assistant: ...
 
 
 class CronService:
@@ -56,39 +60,40 @@ class CronService:
 
         It changes nothing on its thread, and starts nothing yet.
         """
-        assistant = await self._assistant(wanted.assistant_id, caller)
+        assistant_id = self._assistant_id(wanted.assistant_id)
         await self._check_run(wanted)
         timezone = given(wanted.timezone)
         schedule, now = schedule_of(wanted.schedule, timezone), now_us()
         end_time = given(wanted.end_time)
         ends_at = None if end_time is None else parse_end_time(end_time)
         cron_id = new_id()
-        payload = _payload({**sent, "assistant_id": assistant.assistant_id}, cron_id)
+        payload = _payload({**sent, "assistant_id": assistant_id}, cron_id)
         _check_context(payload)
         values: Json = {
             "cron_id": cron_id,
-            "assistant_id": assistant.assistant_id,
             "thread_id": thread_id,
             "user_id": caller.identity,
             "schedule": wanted.schedule,
             "end_time": end_time,
-            "payload": payload,
-            "metadata": given(wanted.metadata) or {},
         }
-        await authorize(caller, "crons", "create", values)
+        value: Json = {**values, "payload": payload, "metadata": given(wanted.metadata) or {}}
+        payload_text = dump_text(payload)
+        await authorize(caller, "crons", "create", value)
+        visible = await self._visible_thread(caller, thread_id)
         row: Json = {
             **values,
-            "caller": dump_text(caller),
+            "assistant_id": assistant_id,
+            "caller": pack_caller(caller),
             "timezone": timezone,
             "ends_at": ends_at,
             "enabled": int(wanted.enabled),
             "on_run_completed": None if thread_id else given(wanted.on_run_completed) or "delete",
-            "payload": dump_text(payload),
-            "metadata": dump_text(values["metadata"]),
+            "payload": payload_text,
+            "metadata": dump_text(value["metadata"]),
             "next_run_at": _until(ends_at, first_tick(schedule, now)),
             "now": now,
         }
-        visible = await self._visible_thread(caller, thread_id)
+        await self._check_assistant(caller, assistant_id, wanted.assistant_id)
 
         async def insert(transaction: Transaction) -> Row | None:
             if await transaction.fetch_one(queries.ASSISTANT_EXISTS, row) is None:
@@ -102,10 +107,16 @@ class CronService:
         self._changed()
         return cron_json(made)
 
-    async def _assistant(self, named: str, caller: Caller) -> Assistant:
+    def _assistant_id(self, named: str) -> str:
         try:
-            return await self._assistants.resolve(named, caller)
-        except (Invalid, NotFound):
+            return self._assistants.id_of(named)
+        except Invalid:
+            raise _no_assistant(named) from None
+
+    async def _check_assistant(self, caller: Caller, assistant_id: str, named: str) -> None:
+        try:
+            await self._assistants.runnable(assistant_id, caller)
+        except NotFound:
             raise _no_assistant(named) from None
 
     async def _check_run(self, wanted: CronRun) -> None:
@@ -119,8 +130,7 @@ class CronService:
         if thread_id is None:
             return None
         gate = await authorize(caller, "threads", "read", {"thread_id": thread_id})
-        condition, params = self._contains("threads.metadata", gate, "gate")
-        return f"{queries.THREAD_EXISTS} AND {condition}", {"thread_id": thread_id, **params}
+        return restricted(self._database.dialect, queries.THREAD_EXISTS, thread_id, gate)
 
     # -- reading ---------------------------------------------------------------------------
     async def get(self, caller: Caller, cron_id: str) -> Json:
@@ -158,7 +168,9 @@ class CronService:
             raise Refused("Request body cannot be empty")
         await self._check_run(wanted)
         ends_at = parse_end_time(wanted.end_time) if isinstance(wanted.end_time, str) else None
-        gate = await authorize(caller, "crons", "update", {"cron_id": cron_id, **sent})
+        value: Json = {"cron_id": cron_id, "payload": sent}
+        value |= {field: given(getattr(wanted, field)) for field in _TOLD_OF_PATCH}
+        gate = await authorize(caller, "crons", "update", value)
 
         async def change(transaction: Transaction) -> Row | None:
             row = await transaction.fetch_one(*self._one(queries.GET, cron_id, gate))
@@ -184,33 +196,47 @@ class CronService:
 
     # -- inside ----------------------------------------------------------------------------
     def _one(self, sql: str, cron_id: str, gate: Filter | None) -> tuple[str, Json]:
-        visible, params = self._contains("crons.metadata", gate, "gate")
+        visible, params = condition(self._database.dialect, "crons.metadata", gate)
         return sql.format(visible=visible), {"cron_id": cron_id, **params}
 
-    def _contains(self, column: str, value: Any, prefix: str) -> tuple[str, Json]:
-        """A condition that holds for every row if there is nothing to look for."""
-        if not given(value):
-            return "1 = 1", {}
-        return self._database.dialect.json_contains(column, value, prefix)
-
     async def _where(self, caller: Caller, wanted: CronCount) -> tuple[str, Json]:
-        gate = await authorize(caller, "crons", "search", wanted)
-        conditions: list[str] = []
-        params: Json = {}
-        for value, prefix in ((wanted.metadata, "metadata"), (gate, "gate")):
-            sql, more = self._contains("crons.metadata", value, prefix)
+        named = {
+            "assistant_id": _parsed(wanted.assistant_id, "assistant"),
+            "thread_id": _parsed(wanted.thread_id, "thread"),
+        }
+        conditions, params = await self._visible(caller, wanted, named)
+        if metadata := given(wanted.metadata):
+            dialect = self._database.dialect
+            sql, more = dialect.json_contains("crons.metadata", metadata, "metadata")
             conditions.append(sql)
             params |= more
-        if wanted.assistant_id is not UNSET:
-            conditions.append("assistant_id = :assistant_id")
-            params["assistant_id"] = parse_id(wanted.assistant_id, "assistant")
-        if wanted.thread_id is not UNSET:
-            conditions.append("thread_id = :thread_id")
-            params["thread_id"] = parse_id(wanted.thread_id, "thread")
+        for column, found_id in named.items():
+            if found_id is not None:
+                conditions.append(f"crons.{column} = :{column}")
+                params[column] = found_id
         if wanted.enabled is not UNSET:
             conditions.append("enabled = :enabled")
             params["enabled"] = int(wanted.enabled)
         return " AND ".join(conditions), params
+
+    async def _visible(
+        self, caller: Caller, wanted: CronCount, named: Json
+    ) -> tuple[list[str], Json]:
+        """The conditions of what the caller may see: the crons, on threads that they may see."""
+        value: Json = {
+            **named,
+            "limit": wanted.limit if isinstance(wanted, CronSearch) else 0,
+            "offset": wanted.offset if isinstance(wanted, CronSearch) else 0,
+            "metadata": given(wanted.metadata) or {},
+        }
+        gate = await authorize(caller, "crons", "search", value)
+        threads_gate = await authorize(caller, "threads", "search", {})
+        dialect = self._database.dialect
+        sql, params = condition(dialect, "crons.metadata", gate)
+        if threads_gate is None:
+            return [sql], params
+        of_thread, more = condition(dialect, "threads.metadata", threads_gate, "thread")
+        return [sql, queries.ON_VISIBLE_THREAD.format(visible=of_thread)], params | more
 
 
 def cron_json(row: Row) -> Json:
@@ -274,6 +300,10 @@ def _patched(row: Row, wanted: CronPatch, sent: Json, ends_at: int | None) -> Js
     return changed
 
 
+def _parsed(text: str | UnsetType, what: str) -> str | None:
+    return None if text is UNSET else parse_id(text, what)
+
+
 def _payload(sent: Json, cron_id: str) -> Json:
     """A request as crons show it: its configurable names the cron."""
     config: Json = sent.get("config") or {}
@@ -307,8 +337,3 @@ def _not_found(cron_id: str) -> NotFound:
 
 def _no_assistant(named: str) -> NotFound:
     return NotFound(f"Assistant '{named}' not found")
-
-
-def owner_of(row: Row) -> Caller:
-    """Who made a cron, and whose its runs are."""
-    return msgspec.json.decode(row["caller"], type=Caller)

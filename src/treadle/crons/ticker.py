@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from treadle.auth import Caller
+from treadle.auth import Caller, Policy
+from treadle.auth.callers import unpack_caller
 from treadle.clock import SECOND_US, now_us
 from treadle.crons import queries
 from treadle.crons.models import RUN_FIELDS
-from treadle.crons.service import next_run, owner_of
+from treadle.crons.service import next_run
 from treadle.database import Database, Row, Transaction
 from treadle.errors import RequestError
 from treadle.ids import new_id
@@ -58,10 +59,13 @@ class _Taken(Exception):
 
 
 class Ticker:
-    """Starts the runs of crons through ``runs``."""
+    """Starts the runs of crons through ``runs``, each as the one who made its cron.
 
-    def __init__(self, database: Database, runs: Runs) -> None:
-        self._database, self._runs = database, runs
+    ``policy`` decides what they may do.
+    """
+
+    def __init__(self, database: Database, runs: Runs, policy: Policy | None = None) -> None:
+        self._database, self._runs, self._policy = database, runs, policy
         self._lookout = Lookout("crons", self.look, STUMBLE_SECONDS)
         self._starting: dict[str, asyncio.Task[None]] = {}
 
@@ -152,8 +156,9 @@ class Ticker:
                 return
             impulse = Impulse({"cron_id": row["cron_id"]}, take)
             try:
+                owner = unpack_caller(row["caller"], self._policy)
                 await self._runs.create(
-                    owner_of(row), new_id(), row["thread_id"], _run(row, payload), impulse=impulse
+                    owner, new_id(), row["thread_id"], _run(row, payload), impulse=impulse
                 )
             except RequestError as error:
                 await self._database.write(take)

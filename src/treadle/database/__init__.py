@@ -13,10 +13,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from treadle.figures import Figure
+
 T = TypeVar("T")
 Row = Mapping[str, Any]
 Params = Mapping[str, Any]
 NO_PARAMS: Params = {}
+
+
+def connection_figures(waiting_writes: int, waiting_reads: int, **states: int) -> list[Figure]:
+    """The figures of a database: ``states`` counts connections, by what they are."""
+    waiting = {"write": waiting_writes, "read": waiting_reads}
+    return [
+        *(
+            Figure(
+                "treadle_database_connections",
+                "gauge",
+                "Connections to the database (this process)",
+                count,
+                {"state": state},
+            )
+            for state, count in states.items()
+        ),
+        *(
+            Figure(
+                "treadle_database_waiting",
+                "gauge",
+                "Writes that wait for the next transaction, reads for a connection (this process)",
+                count,
+                {"for": purpose},
+            )
+            for purpose, count in waiting.items()
+        ),
+    ]
 
 
 class Transaction(Protocol):
@@ -56,13 +85,31 @@ Body = Callable[[Transaction], Awaitable[T]]
 class Dialect(Protocol):
     """The fragments of SQL in which engines differ."""
 
-    def json_contains(self, column: str, value: Any, prefix: str) -> tuple[str, dict[str, Any]]:
+    def json_contains(
+        self, column: str, value: Any, prefix: str, *, leads: bool = True
+    ) -> tuple[str, dict[str, Any]]:
         """A condition: the JSON of ``column`` contains ``value``, as JSONB's ``@>`` has it.
 
         Objects match by containment, arrays when every given element occurs, scalars by
         equality and type. ``column`` is a table (or alias) and column, ``threads.metadata``.
-        Parameters of the condition are named with ``prefix``.
+        Parameters of the condition are named with ``prefix``. If it ``leads``, an index may find
+        the rows; without, it is quick for a row that is found by something else.
         """
+        ...
+
+    def json_equals(
+        self, column: str, key: str, value: Any, prefix: str, *, leads: bool
+    ) -> tuple[str, dict[str, Any]]:
+        """A condition: the object in ``column`` has ``key``, and what it has there is ``value``.
+
+        Numbers are equal by value, arrays element by element, objects key by key.
+        """
+        ...
+
+    def json_has(
+        self, column: str, key: str, values: Sequence[Any], prefix: str
+    ) -> tuple[str, dict[str, Any]]:
+        """A condition: the object in ``column`` has an array at ``key``, with all of ``values``."""
         ...
 
     def any_of(self, column: str, values: Sequence[Any], prefix: str) -> tuple[str, dict[str, Any]]:
@@ -161,6 +208,10 @@ class Database(Protocol):
         It needs neither the event loop nor its turn: a heartbeat goes through while the loop is
         blocked. Returns how many rows were changed.
         """
+        ...
+
+    def figures(self) -> Sequence[Figure]:
+        """What ``/metrics`` shows of this process's connections and waiting writes."""
         ...
 
     async def flush(self) -> None:

@@ -21,6 +21,7 @@ import msgspec
 from treadle.clock import now_us
 from treadle.database.maintenance import (
     ERRORS,
+    VECTORS,
     Maintenance,
     Table,
     migrations_done,
@@ -37,7 +38,6 @@ NOT_COPIED = {
     "schema_migrations": "each database has its own",
     "workers": "the leases of running servers: those of the copy take their own",
     "thread_labels": "an index of SQLite's, which its triggers fill",
-    "store_vectors": "items are searched by meaning once they are put again",
     "watches": "who reads what at this moment",
     "live_batches": "events on their way between running servers",
     "leaving": "what running servers are still at work on",
@@ -65,10 +65,15 @@ class Step(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was copied: rows by table, and how many texts lost their NUL characters."""
+    """What was copied: rows by table, and how many texts lost their NUL characters.
+
+    ``without_vectors`` says why the vectors of store items were not: items are searched by
+    meaning once they are put again.
+    """
 
     rows: dict[str, int]
     replaced: int
+    without_vectors: str | None
 
 
 class Copy:
@@ -81,6 +86,7 @@ class Copy:
         self._source_uri, self._target_uri = source, target
         self._stack = ExitStack()
         self._replaced = 0
+        self._without_vectors: str | None = None
         self._source: Maintenance
         self._target: Maintenance
         self._tables: list[Table] = []
@@ -106,6 +112,8 @@ class Copy:
             self._require_same_source()
             done.remove(COPY_MARK)
         self._require_current(target, done)
+        if VECTORS in source.tables() and count(source, VECTORS):
+            self._without_vectors = target.make_vectors()
         self._tables = in_order(source, target)
         if not goes_on:
             self._require_empty()
@@ -168,7 +176,7 @@ class Copy:
             target.execute("DELETE FROM schema_migrations WHERE name = ?", [COPY_MARK])
             target.execute(f"DROP TABLE {PROGRESS}")
         target.refresh_statistics()
-        return Report(rows, self._replaced)
+        return Report(rows, self._replaced, self._without_vectors)
 
     def _note(self, name: str, position: str) -> None:
         target = self._target
@@ -253,12 +261,16 @@ class Copy:
 def in_order(source: Maintenance, target: Maintenance) -> list[Table]:
     """The tables to copy, as the source has them; those that others refer to come first.
 
+    Vectors are among them if both sides have a table for them.
     Raises ``StartupError`` naming what only one side has, or what they have differently.
     """
     here, there = (
         {name: table for name, table in place.tables().items() if name not in NOT_COPIED}
         for place in (source, target)
     )
+    if VECTORS not in here.keys() & there.keys():
+        here.pop(VECTORS, None)
+        there.pop(VECTORS, None)
     sides = f"{source.shown} and {target.shown}"
     if odd := sorted(here.keys() ^ there.keys()):
         raise StartupError(f"{sides} do not have the same tables: only one has {', '.join(odd)}.")
@@ -288,7 +300,7 @@ def _require_alike(table: Table, other: Table, sides: str) -> None:
         )
     for column, kind in table.columns.items():
         kinds = {kind, other.columns[column]}
-        if not (len(kinds) == 1 or kinds == {"integer", "boolean"}) or kinds - COPIED_KINDS:
+        if not (len(kinds) == 1 or kinds in ALIKE) or kinds - COPIED_KINDS:
             raise StartupError(
                 f"{table.name}.{column} cannot be copied: it is {' here, '.join(sorted(kinds))}."
             )
@@ -296,7 +308,9 @@ def _require_alike(table: Table, other: Table, sides: str) -> None:
         raise StartupError(f"{sides} do not have the same primary key of {table.name}.")
 
 
-COPIED_KINDS = {"integer", "boolean", "real", "text", "bytes"}
+COPIED_KINDS = {"integer", "boolean", "real", "text", "bytes", "vector"}
+ALIKE = ({"integer", "boolean"}, {"bytes", "vector"})
+"""Kinds whose values look the same in rows."""
 
 
 def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

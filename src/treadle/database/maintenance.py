@@ -21,6 +21,9 @@ from treadle.settings import Settings
 ERRORS = (sqlite3.Error, psycopg.Error)
 """What either engine raises."""
 
+VECTORS = "store_vectors"
+"""The table that PostgreSQL has only where pgvector is used."""
+
 Values = Sequence[Any]
 
 
@@ -29,7 +32,8 @@ class Table(NamedTuple):
 
     name: str
     columns: dict[str, str]
-    """Kind by name: integer, boolean, real, text, bytes, or the engine's own word for another."""
+    """Kind by name: integer, boolean, real, text, bytes, vector (in rows it is bytes, a float of 32
+    bits after the other), or the engine's own word for another."""
     key: tuple[str, ...]
     counter: str | None
     """The column that the database numbers by itself."""
@@ -56,7 +60,11 @@ class Maintenance(Protocol):
         ...
 
     def tables(self) -> dict[str, Table]:
-        """The tables that Treadle's migrations made here."""
+        """The tables that Treadle made here."""
+        ...
+
+    def make_vectors(self) -> str | None:
+        """Make the table ``VECTORS`` if it is not there; why it cannot be had, if so."""
         ...
 
     def has_table(self, name: str) -> bool: ...

@@ -22,17 +22,31 @@ class Piece:
     """The time of one transaction: over once it has got on with its work and is ``spent``."""
 
     def __init__(self) -> None:
+        self.steps = 0
         self._began = perf_counter()
-        self._got_on = False
+        self._then: Callable[[], None] | None = None
 
     @property
     def spent(self) -> bool:
         """Whether it is time to stop. Never before the first ``step``, so that all work ends."""
-        return self._got_on and perf_counter() - self._began > PIECE_SECONDS
+        return self.steps > 0 and perf_counter() - self._began > PIECE_SECONDS
 
     def step(self) -> None:
         """Something is done that the next piece need not do again."""
-        self._got_on = True
+        self.steps += 1
+
+    def then(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` once this piece's work is committed.
+
+        What is to be remembered from piece to piece belongs there: a transaction's body may be
+        rolled back and run again.
+        """
+        self._then = go_on
+
+    def settle(self) -> None:
+        """The piece's work is committed, or belongs to a transaction that goes on."""
+        if self._then is not None:
+            self._then()
 
     async def delete(
         self, transaction: Transaction, table: str, key: Sequence[str], within: Params
@@ -49,16 +63,28 @@ class Piece:
         for row in rows:
             if self.spent:
                 return False
-            await transaction.execute(f"DELETE FROM {table} WHERE {one}", {**within, **dict(row)})
+            await transaction.send(f"DELETE FROM {table} WHERE {one}", {**within, **dict(row)})
             self.step()
         return len(rows) < PIECE_ROWS
 
 
 async def in_pieces(
     database: Database, remove: Callable[[Transaction, Piece], Awaitable[bool]]
-) -> None:
-    """Call ``remove`` in transaction after transaction, until it returns True: all is done."""
+) -> int:
+    """Call ``remove`` in transaction after transaction, until it returns True: all is done.
+
+    Returns how many steps were taken in all.
+    """
+
+    async def body(transaction: Transaction) -> tuple[bool, Piece]:
+        piece = Piece()
+        return await remove(transaction, piece), piece
+
+    steps = 0
     while True:
-        if await database.write(lambda transaction: remove(transaction, Piece())):
-            return
+        is_done, piece = await database.write(body)
+        piece.settle()
+        steps += piece.steps
+        if is_done:
+            return steps
         await asyncio.sleep(PAUSE_SECONDS)

@@ -17,15 +17,23 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, Error, OperationalError, RawCursor
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from treadle.database import NO_PARAMS, Body, Params, Row
+from treadle.database import NO_PARAMS, Body, Params, Row, connection_figures
 from treadle.database.migrations import pending
 from treadle.database.postgres_dialect import PostgresDialect
-from treadle.database.postgres_link import Link, connect, conninfo, first_connection, shown
+from treadle.database.postgres_link import (
+    Link,
+    connect,
+    conninfo,
+    first_connection,
+    plan_each_time,
+    shown,
+)
 from treadle.database.postgres_listener import PostgresListener, channel_of
 from treadle.database.postgres_pipeline import Answer, ConnectionLost
 from treadle.database.postgres_sql import columns_of, load_rows, translate, without_nul
 from treadle.database.postgres_writer import LOCK_MS, Job, Writer
 from treadle.errors import StartupError
+from treadle.figures import Figure
 
 T = TypeVar("T")
 
@@ -37,6 +45,7 @@ FEWEST_CONNECTIONS = APART + 1
 DEFAULT_CONNECTIONS = 10
 SCAN_WAIT_SECONDS = 30.0
 WAIT_SECONDS = 60.0
+SCAN_RECONNECT_SECONDS = 1.0
 _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(hashtext('treadle ' || current_schema()))"
 
 
@@ -88,10 +97,13 @@ class PostgresDatabase:
         self._pool = AsyncConnectionPool(
             info,
             kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor},
+            configure=plan_each_time,
             min_size=0,
             max_size=self._scanners,
             max_idle=60.0,
             timeout=SCAN_WAIT_SECONDS,
+            reconnect_timeout=SCAN_RECONNECT_SECONDS,
+            reconnect_failed=_try_again,
             open=False,
             name="treadle-scan",
         )
@@ -156,8 +168,9 @@ class PostgresDatabase:
     async def _ask(self, sql: str, params: Params) -> Answer:
         """Ask the reader that has the least to do; once more if its connection was lost."""
         link = min(self._readers, key=_load)
+        pipeline = await link.get()
         with contextlib.suppress(ConnectionLost):
-            answer = await (await link.get()).ask(sql, params)
+            answer = await pipeline.ask(sql, params)
             if not isinstance(answer.error, ConnectionLost):
                 return answer
         return await (await link.get()).ask(sql, params)
@@ -166,16 +179,22 @@ class PostgresDatabase:
         translated = translate(sql)
         values = [_scanned(params[name]) for name in translated.names]
         try:
-            return await self._scan(translated.text, values)
+            try:
+                return await self._scan(translated.text, values)
+            except ConnectionLost:
+                await self._pool.check()
+                return await self._scan(translated.text, values)
         except PoolTimeout:
             raise ConnectionLost("The database does not answer") from None
-        except OperationalError:
-            await self._pool.check()
-            return await self._scan(translated.text, values)
 
     async def _scan(self, sql: bytes, values: list[Any]) -> Sequence[Row]:
         async with self._pool.connection() as connection:
-            found = (await connection.execute(sql, values, binary=True)).pgresult
+            try:
+                found = (await connection.execute(sql, values, binary=True)).pgresult
+            except OperationalError as error:
+                if connection.closed:
+                    raise ConnectionLost from error
+                raise
             return load_rows(found, columns_of(found)) if found is not None else []
 
     # -- writing ---------------------------------------------------------------------------
@@ -202,6 +221,17 @@ class PostgresDatabase:
     async def flush(self) -> None:
         if not self._writer.is_idle:
             await self.write(_nothing)
+
+    def figures(self) -> Sequence[Figure]:
+        pool = self._pool.get_stats()
+        apart = APART - 1 + len(self._outside)
+        return connection_figures(
+            self._writer.waiting,
+            pool.get("requests_waiting", 0),
+            max=self._scanners + APART,
+            open=pool.get("pool_size", 0) + apart,
+            idle=pool.get("pool_available", 0),
+        )
 
     def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:
         translated = translate(sql)
@@ -233,6 +263,12 @@ class PostgresDatabase:
         listener = PostgresListener(self._info, channels, hear, missed)
         await listener.open()
         return listener
+
+
+async def _try_again(pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+    """Connect as long as somebody waits for it, without the pauses that grow in an outage."""
+    if pool.get_stats().get("requests_waiting"):
+        await pool.check()
 
 
 def _load(link: Link) -> int:

@@ -74,6 +74,12 @@ async def connect(info: str, **settings: str) -> AsyncConnection[Any]:
     return connection
 
 
+async def plan_each_time(connection: AsyncConnection[Any]) -> None:
+    """Let a connection plan for the values at hand: what one filter lets through is a thread,
+    what another does is nearly all."""
+    await connection.execute("SET plan_cache_mode = force_custom_plan")
+
+
 async def first_connection(uri: str, wait_seconds: float) -> AsyncConnection[Any]:
     """Connect when the server starts; wait for a database that is not there yet.
 
@@ -117,7 +123,7 @@ class Link:
     def __init__(self, make: Callable[[], Awaitable[AsyncConnection[Any]]]) -> None:
         self._make = make
         self._pipeline: Pipeline | None = None
-        self._making = asyncio.Lock()
+        self._attempt: asyncio.Task[Pipeline] | None = None
         self._is_closed = False
 
     @property
@@ -125,19 +131,26 @@ class Link:
         return 0 if self._pipeline is None else self._pipeline.load
 
     async def get(self) -> Pipeline:
-        """The pipeline; ``ConnectionLost`` if none can be had for ``PATIENCE_SECONDS``."""
+        """The pipeline; ``ConnectionLost`` if none can be had for ``PATIENCE_SECONDS``.
+
+        All who ask while it is made anew wait for the same attempt.
+        """
         pipeline = self._pipeline
         if pipeline is not None and not pipeline.is_lost:
             return pipeline
-        async with self._making:
+        if self._attempt is None or self._attempt.done():
             if self._is_closed:
                 raise ConnectionLost("The database is closed")
-            if self._pipeline is None or self._pipeline.is_lost:
-                if self._pipeline is not None:
-                    await self._pipeline.close()
-                    self._pipeline = None
-                self._pipeline = await self._connect()
-            return self._pipeline
+            self._attempt = asyncio.create_task(self._renew())
+            self._attempt.add_done_callback(asyncio.Task.exception)  # perhaps nobody waits
+        return await asyncio.shield(self._attempt)
+
+    async def _renew(self) -> Pipeline:
+        if self._pipeline is not None:
+            await self._pipeline.close()
+            self._pipeline = None
+        self._pipeline = await self._connect()
+        return self._pipeline
 
     async def _connect(self) -> Pipeline:
         until = time.monotonic() + PATIENCE_SECONDS
@@ -155,7 +168,8 @@ class Link:
     async def close(self) -> None:
         """Let go of the pipeline; from now on there is none to be had."""
         self._is_closed = True
-        async with self._making:
-            if self._pipeline is not None:
-                await self._pipeline.close()
-                self._pipeline = None
+        if self._attempt is not None and not self._attempt.done():
+            await asyncio.wait([self._attempt])
+        if self._pipeline is not None:
+            await self._pipeline.close()
+            self._pipeline = None

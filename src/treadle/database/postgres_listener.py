@@ -40,6 +40,7 @@ class PostgresListener:
         # In one: a notification that came between two would be lost.
         self._listen = sql.SQL("; ").join(listen)
         self._connection: AsyncConnection[Any] | None = None
+        self._socket: int | None = None
         self._lost = asyncio.Event()
         self._is_answered = True
         self._task: asyncio.Task[None] | None = None
@@ -73,10 +74,16 @@ class PostgresListener:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def _disconnect(self) -> None:
+        self._stop_reading()
         if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
             await self._connection.close()
             self._connection = None
+
+    def _stop_reading(self) -> None:
+        """At once when libpq may have closed the socket, whose number may soon be another's."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket = None
 
     async def _keep(self) -> None:
         """Ask now and then whether the server is there, and connect again when it was lost."""
@@ -108,6 +115,7 @@ class PostgresListener:
             self._connection.pgconn.send_query(b"SELECT 1")
             self._connection.pgconn.flush()
         except OperationalError:
+            self._stop_reading()
             self._lost.set()
 
     def _read(self) -> None:
@@ -122,5 +130,5 @@ class PostgresListener:
             while (told := pg.notifies()) is not None:
                 self._hear(told.extra.decode())
         except OperationalError:
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._stop_reading()
             self._lost.set()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Sequence
+import sys
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from importlib.resources import files
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 from psycopg.sql import SQL, Identifier
 
-from treadle.database.maintenance import Table, Values
+from treadle.database.maintenance import VECTORS, Table, Values
 from treadle.database.migrations import tables_made
 from treadle.database.postgres_link import conninfo, shown
 from treadle.errors import StartupError
@@ -17,7 +23,9 @@ from treadle.errors import StartupError
 LOCK_WAIT = "5s"
 
 _COLUMNS = """
-SELECT table_name, column_name, data_type, is_generated = 'ALWAYS',
+SELECT table_name, column_name,
+       CASE data_type WHEN 'USER-DEFINED' THEN udt_name ELSE data_type END,
+       is_generated = 'ALWAYS',
        pg_get_serial_sequence(format('%I.%I', table_schema, table_name), column_name)
 FROM information_schema.columns
 WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position
@@ -82,7 +90,7 @@ class PostgresMaintenance:
         return bool(self.ask(query, [name]))
 
     def tables(self) -> dict[str, Table]:
-        ours = tables_made(self.engine)
+        ours = {*tables_made(self.engine), VECTORS}
         keys, parents = _grouped(self.ask(_KEYS)), _grouped(self.ask(_PARENTS))
         columns: dict[str, dict[str, str]] = {}
         counters: dict[str, str] = {}
@@ -91,6 +99,10 @@ class PostgresMaintenance:
                 columns.setdefault(table, {})[column] = _KINDS.get(str(kind), str(kind))
                 if sequence is not None:
                     counters[table] = column
+        if list(columns.get(VECTORS, ())) == _VECTOR_COLUMNS:
+            self._read_vectors()
+        else:
+            columns.pop(VECTORS, None)  # another program has a table of this name too
         return {
             name: Table(
                 name,
@@ -101,6 +113,24 @@ class PostgresMaintenance:
             )
             for name in columns
         }
+
+    def _read_vectors(self) -> None:
+        """Let rows have vectors as SQLite keeps them."""
+        of_column = "attrelid = to_regclass(quote_ident(?)) AND attname = 'vector'"
+        [[oid]] = self.ask(f"SELECT atttypid FROM pg_attribute WHERE {of_column}", [VECTORS])
+        self._connection.adapters.register_loader(oid, _VectorLoader)
+
+    def make_vectors(self) -> str | None:
+        if VECTORS in self.tables():
+            return None
+        try:
+            with self._connection.transaction():
+                self._connection.execute(
+                    (files(__package__ or "") / "postgres_vectors.sql").read_bytes()
+                )
+        except psycopg.Error as error:
+            return error.diag.message_primary or str(error).strip()
+        return None if VECTORS in self.tables() else f"another program has a table {VECTORS}"
 
     def _sequence(self, table: Table) -> str:
         query = "SELECT pg_get_serial_sequence(quote_ident(current_schema()) || '.' || ?, ?)"
@@ -130,6 +160,8 @@ class PostgresMaintenance:
     def insert(self, table: str, columns: Sequence[str], rows: Iterable[Values]) -> None:
         names = SQL(", ").join(map(Identifier, columns))
         command = SQL("COPY {} ({}) FROM STDIN").format(Identifier(table), names)
+        if table == VECTORS:
+            rows = _with_vectors_as_text(rows, columns.index("vector"))
         with self._connection.cursor() as cursor, cursor.copy(command) as copy:
             for row in rows:
                 copy.write_row(row)
@@ -183,6 +215,27 @@ def _own(sql: str, values: Values) -> bytes:
     return (sql.replace("?", "%s") if values else sql).encode()
 
 
+class _VectorLoader(Loader):
+    """pgvector's binary form, two numbers of 16 bits and big-endian floats, as SQLite's bytes."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return _native(array("f", bytes(data)[4:])).tobytes()
+
+
+def _native(floats: array[float]) -> array[float]:
+    if sys.byteorder == "little":
+        floats.byteswap()
+    return floats
+
+
+def _with_vectors_as_text(rows: Iterable[Values], place: int) -> Iterator[Values]:
+    for row in rows:
+        text = f"[{','.join(map(repr, array('f', row[place])))}]"
+        yield [*row[:place], text, *row[place + 1 :]]
+
+
 def _grouped(pairs: list[tuple[Any, ...]]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, value in pairs:
@@ -200,4 +253,6 @@ _KINDS = {
     "text": "text",
     "character varying": "text",
     "bytea": "bytes",
+    "vector": "vector",
 }
+_VECTOR_COLUMNS = ["namespace", "key", "position", "dims", "vector"]

@@ -8,6 +8,7 @@ its ``pq`` layer. One read costs 15 µs of processor time (26 alone), by psycopg
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,19 @@ class Answer:
 Hear = Callable[[Answer], None]
 
 
+def watch_for_break(socket: int) -> Callable[[], bool]:
+    """What tells whether the other side broke off (reset) a connection.
+
+    uvloop calls a reader once when that happened, and never again. So who reads has to ask, and
+    then to go on until libpq has come to the end: what came before can hide it.
+    """
+    if not hasattr(select, "poll"):  # Windows, where uvloop is not either
+        return lambda: False
+    watch = select.poll()
+    watch.register(socket, 0)  # errors are told unasked
+    return lambda: bool(watch.poll(0))
+
+
 class Pipeline:
     """A connection whose statements are answered in the order in which they were sent.
 
@@ -112,6 +126,7 @@ class Pipeline:
         self._why = ""
         self._pg.enter_pipeline_mode()
         self._socket = self._pg.socket
+        self._has_broken = watch_for_break(self._socket)
         self._loop.add_reader(self._socket, self._read)
 
     async def close(self) -> None:
@@ -220,27 +235,34 @@ class Pipeline:
     # -- receiving -------------------------------------------------------------------------
 
     def _read(self) -> None:
-        pg = self._pg
         try:
-            pg.consume_input()
-            while (self._waiting or self._syncs) and not pg.is_busy():
-                result = pg.get_result()
-                if result is None:
-                    if pg.status == ConnStatus.BAD:
-                        raise OperationalError("the connection has ended")
-                    continue
-                self._take(result)
+            self._take_all()
+            while self._has_broken():
+                self._take_all()
         except OperationalError as error:
             self._lose(error)
             return
         if self._flush_due:
             self._flush()
 
+    def _take_all(self) -> None:
+        pg = self._pg
+        pg.consume_input()
+        while (self._waiting or self._syncs) and not pg.is_busy():
+            result = pg.get_result()
+            if result is None:
+                if pg.status == ConnStatus.BAD:
+                    raise OperationalError("the connection has ended")
+                continue
+            self._take(result)
+
     def _take(self, result: PGresult) -> None:
         status = result.status
         if status == _SYNC:
             self._syncs -= 1
             return
+        if not self._waiting:
+            raise OperationalError(str(error_from_result(result)))
         prepared, hear = self._waiting.popleft()
         if status in _OK:
             hear(Answer(prepared, result, None))

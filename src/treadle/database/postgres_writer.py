@@ -199,9 +199,7 @@ class _Group:
             if self.error is not None:
                 break
         if self.error is None:
-            for to, text in self.signals:
-                channel = self._channel if to is None else f"{self._channel}.{to}"
-                self.send(NOTIFY, {"channel": channel, "text": text}, self.check)
+            self._announce()
         if not self._has_begun:
             return
         if self.error is None:
@@ -215,6 +213,17 @@ class _Group:
             self.is_committing = isinstance(answer.error, ConnectionLost)
         if not self._pipeline.is_lost:
             await self._once("ROLLBACK")
+
+    def _announce(self) -> None:
+        """Send the signals; there is nothing to commit if the connection is lost already."""
+        try:
+            for to, text in self.signals:
+                channel = self._channel if to is None else f"{self._channel}.{to}"
+                self.send(NOTIFY, {"channel": channel, "text": text}, self.check)
+        except ConnectionLost as lost:
+            self.error = lost
+        if self._pipeline.is_lost:
+            self.error = self.error or ConnectionLost()
 
     async def _once(self, sql: str) -> Answer:
         try:
@@ -290,6 +299,11 @@ class Writer:
     @property
     def is_idle(self) -> bool:
         return not self._jobs and not self._is_busy
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for the next transaction."""
+        return len(self._jobs)
 
     def add(self, job: Job) -> None:
         """Do ``job`` at this turn's end, with all others that were added by then."""

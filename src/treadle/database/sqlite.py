@@ -22,11 +22,12 @@ from typing import Any, Literal, TypeVar, cast
 
 import structlog
 
-from treadle.database import NO_PARAMS, Body, Params, Row
+from treadle.database import NO_PARAMS, Body, Params, Row, connection_figures
 from treadle.database.migrations import pending
-from treadle.database.sqlite_dialect import SQLiteDialect, json_contains
+from treadle.database.sqlite_dialect import FUNCTIONS, SQLiteDialect
 from treadle.database.sqlite_vectors import enable_vectors
 from treadle.errors import StartupError
+from treadle.figures import Figure
 
 T = TypeVar("T")
 
@@ -270,7 +271,8 @@ class SQLiteDatabase:
         )
         self._opened.append(connection)
         connection.row_factory = sqlite3.Row
-        connection.create_function("json_contains", 2, json_contains, deterministic=True)
+        for name, (count, function) in FUNCTIONS.items():
+            connection.create_function(name, count, function, deterministic=True)
         if self._has_vectors:
             enable_vectors(connection)
         for pragma in (
@@ -337,6 +339,9 @@ class SQLiteDatabase:
 
     def _scan(self, sql: str, params: Params) -> Sequence[Row]:
         return self._own_connection().execute(sql, cast("Any", params)).fetchall()
+
+    def figures(self) -> Sequence[Figure]:
+        return connection_figures(len(self._jobs), 0, open=len(self._opened))
 
     def execute_outside(self, sql: str, params: Params = NO_PARAMS) -> int:
         return self._own_connection().execute(sql, cast("Any", params)).rowcount

@@ -46,6 +46,51 @@ def json_contains(document: str | None, pattern: str) -> bool:
     return document is not None and contains(loads(document), loads(pattern))
 
 
+def equals(document: Any, value: Any) -> bool:
+    """Whether two values of JSON are equal, types and all."""
+    if isinstance(value, dict):
+        wanted = cast("dict[str, Any]", value)
+        return (
+            isinstance(document, dict)
+            and cast("dict[str, Any]", document).keys() == wanted.keys()
+            and all(equals(document[key], wanted[key]) for key in wanted)
+        )
+    if isinstance(value, list):
+        listed = cast("list[Any]", value)
+        return (
+            isinstance(document, list)
+            and len(cast("list[Any]", document)) == len(listed)
+            and all(equals(*pair) for pair in zip(cast("Any", document), listed, strict=True))
+        )
+    if isinstance(value, bool) or isinstance(document, bool):
+        return value is document
+    return document == value
+
+
+def json_equals(document: str | None, key: str, value: str) -> bool:
+    """See ``Dialect.json_equals``: the SQL function of that name."""
+    found: Any = None if document is None else loads(document)
+    return isinstance(found, dict) and key in found and equals(found[key], loads(value))
+
+
+def json_has(document: str | None, key: str, values: str) -> bool:
+    """See ``Dialect.json_has``: the SQL function of that name."""
+    found: Any = None if document is None else loads(document)
+    listed: Any = cast("Any", found).get(key) if isinstance(found, dict) else None
+    return isinstance(listed, list) and all(
+        any(equals(element, wanted) for element in cast("list[Any]", listed))
+        for wanted in loads(values)
+    )
+
+
+FUNCTIONS = {
+    "json_contains": (2, json_contains),
+    "json_equals": (3, json_equals),
+    "json_has": (3, json_has),
+}
+"""The SQL functions, and how many arguments they have."""
+
+
 def label(key: str, value: Any) -> str | None:
     """The label of a metadata entry in ``thread_labels``; None if it has none there."""
     if "\x1f" in key or (isinstance(value, str) and "\x1f" in value):
@@ -61,26 +106,49 @@ def label(key: str, value: Any) -> str | None:
     return None
 
 
+def shares_label(value: Any) -> bool:
+    """Whether another value has the same label: ``true`` and the text "rue" have."""
+    return value is True or value == "rue"
+
+
 class SQLiteDialect:
     """See ``treadle.database.Dialect``."""
 
-    def json_contains(self, column: str, value: Any, prefix: str) -> tuple[str, dict[str, Any]]:
+    def json_contains(
+        self, column: str, value: Any, prefix: str, *, leads: bool = True
+    ) -> tuple[str, dict[str, Any]]:
         params: dict[str, Any] = {}
         conditions: list[str] = []
         rest: Any = value
         if column == "threads.metadata" and isinstance(value, dict):
             pairs = cast("dict[str, Any]", value)
             labels = {key: found for key in pairs if (found := label(key, pairs[key])) is not None}
-            rest = {key: wanted for key, wanted in pairs.items() if key not in labels}
+            rest = {k: v for k, v in pairs.items() if k not in labels or shares_label(v)}
             params = {f"{prefix}_{n}": found for n, found in enumerate(labels.values())}
             if labels:
-                conditions.append(f"threads.seq IN ({_labelled(list(params))})")
+                conditions.append(_with_labels(list(params), leads))
         if rest or not isinstance(rest, dict):
             params[f"{prefix}_rest"] = dump_text(rest)
             conditions.append(f"json_contains({column}, :{prefix}_rest)")
         elif column != "threads.metadata":
             conditions.append(f"{column} IS NOT NULL")
         return " AND ".join(conditions) or "1 = 1", params
+
+    def json_equals(
+        self, column: str, key: str, value: Any, prefix: str, *, leads: bool
+    ) -> tuple[str, dict[str, Any]]:
+        called, params = _called("json_equals", column, key, value, prefix)
+        if column != "threads.metadata" or (found := label(key, value)) is None:
+            return called, params
+        labelled = _with_labels([prefix], leads)
+        if shares_label(value):
+            return f"{labelled} AND {called}", {prefix: found, **params}
+        return labelled, {prefix: found}
+
+    def json_has(
+        self, column: str, key: str, values: Sequence[Any], prefix: str
+    ) -> tuple[str, dict[str, Any]]:
+        return _called("json_has", column, key, list(values), prefix)
 
     def any_of(self, column: str, values: Sequence[Any], prefix: str) -> tuple[str, dict[str, Any]]:
         name = f"{prefix}_values"
@@ -96,13 +164,26 @@ class SQLiteDialect:
         return f"{DISTANCE}({column}, :{name})"
 
 
-def _labelled(names: list[str]) -> str:
-    """The threads that have all labels: a walk along the first, a look-up for each other."""
+def _called(
+    function: str, column: str, key: str, value: Any, prefix: str
+) -> tuple[str, dict[str, Any]]:
+    sql = f"{function}({column}, :{prefix}_key, :{prefix}_value)"
+    return sql, {f"{prefix}_key": key, f"{prefix}_value": dump_text(value)}
+
+
+def _with_labels(names: list[str], leads: bool) -> str:
+    """The threads that have all labels: a look-up for each, or a walk along the first."""
+    if not leads:
+        return " AND ".join(_has_label(name, "threads.seq") for name in names)
     first, *others = names
     found = f"SELECT a.thread_seq FROM thread_labels AS a WHERE a.label = :{first}"
     for name in others:
-        found += (
-            " AND EXISTS (SELECT 1 FROM thread_labels AS b"
-            f" WHERE b.label = :{name} AND b.thread_seq = a.thread_seq)"
-        )
-    return found
+        found += f" AND {_has_label(name, 'a.thread_seq')}"
+    return f"threads.seq IN ({found})"
+
+
+def _has_label(name: str, seq: str) -> str:
+    return (
+        "EXISTS (SELECT 1 FROM thread_labels AS b"
+        f" WHERE b.label = :{name} AND b.thread_seq = {seq})"
+    )

@@ -8,20 +8,16 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
+from treadle.auth.callers import AUTH_KEYS
 from treadle.graphs.registry import Graph
 
-SERVER_KEYS = frozenset(
-    (
-        "run_id",
-        "thread_id",
-        "graph_id",
-        "assistant_id",
-        "langgraph_auth_user",
-        "langgraph_auth_user_id",
-        "langgraph_auth_permissions",
-        "langgraph_request_id",
-    )
-)
+SERVER_KEYS = AUTH_KEYS | {
+    "run_id",
+    "thread_id",
+    "graph_id",
+    "assistant_id",
+    "langgraph_request_id",
+}
 """What the server puts into ``configurable``: no context takes its place."""
 
 _keys: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
@@ -54,6 +50,7 @@ def context_for(
     keys = context_keys(schema)
     if context:
         known = {key: value for key, value in context.items() if key in keys}
+        known |= {key: configurable[key] for key in keys & AUTH_KEYS & configurable.keys()}
         configurable.update({key: known[key] for key in known.keys() - SERVER_KEYS})
         for key in context.keys() - keys - SERVER_KEYS:
             configurable.pop(key, None)

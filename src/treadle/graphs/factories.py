@@ -61,7 +61,7 @@ class Factory:
     def _runtime(
         self, access: AccessContext, store: BaseStore, caller: Caller, context: Any
     ) -> ServerRuntime[Any]:
-        user: Any = None if caller.user is None else User(caller)
+        user: Any = caller.user
         if access != "threads.create_run":
             return sdk_runtime._ReadRuntime(access_context=access, user=user, store=store)  # pyright: ignore[reportPrivateUsage]
         if self.context_type is not None and isinstance(context, dict):
@@ -69,18 +69,6 @@ class Factory:
         return sdk_runtime._ExecutionRuntime(  # pyright: ignore[reportPrivateUsage]
             access_context=access, user=user, store=store, context=context
         )
-
-
-class User(dict[str, Any]):
-    """The authenticated user as ``langgraph_sdk`` wants it: fields by key, four by attribute."""
-
-    is_authenticated = True
-
-    def __init__(self, caller: Caller) -> None:
-        super().__init__(caller.user or {})
-        self.identity = caller.identity
-        self.permissions = list(caller.permissions)
-        self.display_name: str = self.get("display_name", caller.identity)
 
 
 def read_factory(function: Callable[..., Any], what: str) -> Factory:

@@ -11,7 +11,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 from langgraph_sdk.runtime import AccessContext
 
-from treadle.auth import Caller
+from treadle.auth import ANYONE, Caller
 from treadle.config import Config, GraphSpec
 from treadle.errors import NotFound, StartupError
 from treadle.graphs.factories import Factory, read_factory
@@ -73,6 +73,20 @@ class GraphRegistry:
     def static(self, graph_id: str) -> Graph | None:
         """The graph, if it is the same for every use; None if a factory makes it."""
         return self._graphs.get(graph_id)
+
+    async def try_factories(self, store: BaseStore) -> AsyncGenerator[tuple[GraphSpec, str], None]:
+        """Make each graph once; yields those that fail, with the user's own traceback."""
+        for graph_id in self._factories:
+            spec = self.spec(graph_id)
+            config: RunnableConfig = {**spec.config}  # pyright: ignore[reportAssignmentType]
+            config.setdefault("configurable", {})
+            try:
+                async with self.open(
+                    graph_id, config, access="assistants.read", store=store, caller=ANYONE
+                ):
+                    pass
+            except Exception as error:
+                yield spec, users_traceback(self._config, error)
 
     @asynccontextmanager
     async def open(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -12,32 +11,38 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import structlog
+from starlette.authentication import AuthCredentials
 
-from treadle.auth import ANYONE, Caller
-from treadle.errors import RequestError, StartupError
+from treadle.auth import ANYONE, Authenticate, Caller
+from treadle.auth.acting import ACTING
+from treadle.errors import Denied, RequestError
+from treadle.http.access_log import AccessLog, shown_path
 from treadle.http.body import ClientGone, read_body
 from treadle.http.compression import COMPRESS_FROM_BYTES, compressed
 from treadle.http.cors import Cors, CorsSettings
 from treadle.http.endpoint import Endpoint, Handler, SocketEndpoint
+from treadle.http.exchange import Exchange
 from treadle.http.metrics import RequestMetrics
 from treadle.http.request import Request
 from treadle.http.response import JSON_TYPE, Body, Receive, Response, Send, json_response
 from treadle.http.routing import Router
+from treadle.http.run_headers import RUN_HEADERS, HeaderPatterns
 from treadle.http.socket import WebSocket
 from treadle.http.validation import body_decoder
 from treadle.ids import new_id
+from treadle.log_context import LOG_CONTEXT
 from treadle.serialization import dumps
 
 if TYPE_CHECKING:
-    from treadle.http.custom_app import CustomApp
+    from treadle.http.custom_app import Asgi, CustomApp
 
 MAX_BODY_BYTES = 100 * 1024 * 1024
 
-Authenticate = Callable[[Any], Awaitable[Caller]]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 _SLASHES = re.compile("//+")
-_VARY_ORIGIN = (b"vary", b"Origin")
+_BODY_HEADERS = ("content-length", "content-type", "content-encoding", "transfer-encoding")
+_NO_VALUE = re.compile(r"[\r\n\0]+")
 
 
 class _Bound:
@@ -55,35 +60,15 @@ class _Bound:
         self.counted = endpoint.counted
 
 
-class _Exchange:
-    """One request on its way to an answer: its status, once it has one, and who names it."""
-
-    __slots__ = ("_send", "counted", "extra", "is_head", "request_id", "status", "template")
-
-    def __init__(self, send: Send, is_head: bool, request_id: str) -> None:
-        self._send, self.is_head, self.request_id = send, is_head, request_id
-        self.extra = [_VARY_ORIGIN, (b"x-request-id", request_id.encode("latin-1"))]
-        self.status = 0
-        self.template = ""
-        self.counted = True
-
-    def send(self, message: Any) -> Awaitable[None]:
-        """Pass a message on, with the headers that every answer has."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message["headers"], *self.extra]
-        elif self.is_head:
-            message["body"] = b""
-        return self._send(message)
-
-
 class Application:
     """Serves ``endpoints`` over ASGI, and ``sockets`` to clients that upgrade.
 
     ``lifespan`` is entered before the first request and left after the last one.
-    ``authenticate`` gets the ASGI scope and says who calls, or raises a ``RequestError``;
-    without it everyone is ``ANYONE``. Everything is below ``mount_prefix``, ``/ok`` is also
-    at the root. Routes of ``custom_app`` come before the endpoints.
+    ``authenticate`` gets the ASGI scope and says who calls, or raises a ``RequestError``; only
+    endpoints that are public do without it, and without it everyone is ``ANYONE``. Everything is
+    below ``mount_prefix``, ``/ok`` is also at the root. ``custom_app`` is put around all of it,
+    but for CORS; with ``auth_first`` its middleware sees no request that is refused for want of
+    a caller. ``headers`` picks those that runs are told of.
 
     Every answer carries ``X-Request-ID``. Errors are ``{"detail": ...}``; an unforeseen one is
     a 500 that names the request, and is logged.
@@ -101,6 +86,9 @@ class Application:
         mount_prefix: str = "",
         max_body_bytes: int = MAX_BODY_BYTES,
         custom_app: CustomApp | None = None,
+        auth_first: bool = False,
+        headers: HeaderPatterns | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         self._router: Router[_Bound] = Router()
         for endpoint in endpoints:
@@ -118,6 +106,11 @@ class Application:
         self._prefix = mount_prefix
         self._max_body_bytes = max_body_bytes
         self._custom = custom_app
+        self._around = None if custom_app is None else custom_app.around(self)
+        self._auth_first = auth_first and authenticate is not None
+        self._headers, self._access_log = headers, access_log or AccessLog()
+        self._state: dict[str, Any] = {}
+        self.failure: Exception | None = None
         self._log = structlog.get_logger("treadle.http").bind()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -125,67 +118,91 @@ class Application:
         if kind == "http":
             await self._serve(scope, receive, send)
         elif kind == "lifespan":
-            await self._live(receive, send)
-        elif self._custom is not None and self._custom.template(scope) is not None:
-            await self._custom.app(scope, receive, send)
+            await self._live(scope, receive, send)
         else:
-            await self._connect(scope, receive, send)
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            exchange = Exchange(send, False, _request_id(headers))
+            if self._around is None:
+                await self._connect(scope, receive, send, exchange)
+            else:
+                self._prepare(scope, exchange)
+                await self._around(scope, receive, send)
 
     # -- one request ------------------------------------------------------------------------
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         started = perf_counter()
         method: str = scope["method"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        given_id = headers.get(b"x-request-id")
-        request_id = given_id.decode("latin-1") if given_id else new_id()
-        exchange = _Exchange(send, method == "HEAD", request_id)
+        exchange = Exchange(send, method == "HEAD", _request_id(headers))
+        LOG_CONTEXT.set({"request_id": exchange.request_id})
         origin = headers.get(b"origin")
         if origin is not None:
             exchange.extra.extend(self._cors.headers(origin))
-        try:
-            await self._answer(scope, receive, headers, exchange)
-        except ClientGone:
-            return
-        except RequestError as error:
-            await self._fail(exchange, receive, error.status, str(error))
-        except Exception:
-            self._log.exception(
-                "unhandled error", method=method, path=_shown_path(scope), request_id=request_id
-            )
-            text = f"Internal Server Error. The server's log tells more of request {request_id}"
-            await self._fail(exchange, receive, 500, text)
-        if exchange.counted:
-            latency_ms = (perf_counter() - started) * 1000
-            self._metrics.observe(method, exchange.template, exchange.status, latency_ms)
-            if self._log.is_enabled_for(logging.INFO):
-                self._log.info(
-                    "request",
-                    method=method,
-                    path=exchange.template or _shown_path(scope),
-                    status=exchange.status,
-                    latency_ms=round(latency_ms, 3),
-                    request_id=request_id,
-                )
-
-    async def _answer(
-        self, scope: Any, receive: Receive, headers: dict[bytes, bytes], exchange: _Exchange
-    ) -> None:
-        method: str = scope["method"]
-        if self._custom is not None and (template := self._custom.template(scope)) is not None:
-            exchange.template = scope["route"] = template
-            await self._custom.app(scope, receive, exchange.send)
-            return
+        if self._headers is not None:
+            RUN_HEADERS.set(self._headers.of(scope["headers"]))
         if (
             method == "OPTIONS"
             and b"origin" in headers
             and b"access-control-request-method" in headers
         ):
             await self._cors.preflight(headers).send(receive, exchange.send)
+        elif self._around is None:
+            await self._attempt(scope, receive, exchange.send, exchange, headers)
+        else:
+            await self._pass_around(self._around, scope, receive, exchange)
+        if exchange.is_gone:
             return
+        if exchange.counted:
+            latency_ms = (perf_counter() - started) * 1000
+            self._metrics.observe(method, exchange.template, exchange.status, latency_ms)
+            self._access_log.write(
+                scope, exchange.template, exchange.status, latency_ms, exchange.request_id
+            )
+
+    async def _attempt(
+        self,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        headers: dict[bytes, bytes],
+    ) -> None:
+        """Let the built-in routes answer, with an error if need be."""
+        try:
+            await self._answer(scope, receive, send, exchange, headers)
+        except ClientGone:
+            exchange.is_gone = True
+        except RequestError as error:
+            if not exchange.is_begun:
+                await refusal(error).send(receive, send)
+        except Exception:
+            self._log_failure(scope, exchange)
+            if not exchange.is_begun:
+                await refusal(_unforeseen(exchange)).send(receive, send)
+
+    def _log_failure(self, scope: Any, exchange: Exchange) -> None:
+        self._log.exception(
+            "unhandled error",
+            method=scope.get("method", "GET"),
+            path=shown_path(scope),
+            request_id=exchange.request_id,
+        )
+
+    async def _answer(
+        self,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        headers: dict[bytes, bytes],
+    ) -> None:
+        method: str = scope["method"]
         path = self._path(scope["path"])
         found = self._router.find(method, path)
         if found is None:
-            await self._miss(scope, path).send(receive, exchange.send)
+            if self._authenticate is not None:
+                await self._identify(self._authenticate, scope, exchange.request_id)
+            await self._miss(scope, path).send(receive, send)
             return
         bound, route, values = found
         exchange.template = scope["route"] = route.template
@@ -194,7 +211,7 @@ class Application:
         answer = await self._handle(bound, scope, receive, headers, exchange.request_id)
         if type(answer) is Body and len(answer.body) >= COMPRESS_FROM_BYTES:
             answer = await compressed(answer, headers.get(b"accept-encoding", b""))
-        await answer.send(receive, exchange.send)
+        await answer.send(receive, send)
 
     async def _handle(
         self,
@@ -207,7 +224,7 @@ class Application:
         """Find out who calls, read and check the body, and let the handler answer."""
         caller = ANYONE
         if self._authenticate is not None and not bound.public:
-            caller = await self._authenticate(scope)
+            caller = await self._identify(self._authenticate, scope, request_id)
         request = Request(scope, receive, caller, request_id)
         if bound.decode is None:
             return await bound.handler(request)
@@ -217,28 +234,120 @@ class Application:
         request.raw_body = raw
         return await bound.handler(request, bound.decode(raw))
 
-    async def _fail(self, exchange: _Exchange, receive: Receive, status: int, text: str) -> None:
-        """Answer with an error, unless an answer has begun: then it just ends, unfinished."""
-        if not exchange.status:
-            await json_response({"detail": text}, status).send(receive, exchange.send)
+    async def _identify(self, authenticate: Authenticate, scope: Any, request_id: str) -> Caller:
+        """Who calls, once for each request: ``request.user`` of Starlette knows it too."""
+        if (known := scope.get("treadle.caller")) is not None:
+            return known
+        if not any(name == b"x-request-id" for name, _ in scope["headers"]):
+            header = (b"x-request-id", request_id.encode("latin-1"))
+            scope["headers"] = [*scope["headers"], header]
+        caller = await authenticate(scope)
+        scope["user"] = caller.user
+        scope["auth"] = AuthCredentials(caller.permissions)
+        scope["treadle.caller"] = caller
+        ACTING.set(caller)
+        return caller
+
+    # -- the project's own app --------------------------------------------------------------
+    async def _pass_around(
+        self, around: Asgi, scope: Any, receive: Receive, exchange: Exchange
+    ) -> None:
+        """Let the project's own app answer, in which the built-in API is."""
+        self._prepare(scope, exchange)
+        try:
+            needs_caller = self._auth_first and not self._is_open(scope)
+            if needs_caller and not await self.let_in(scope, receive, exchange.send):
+                return
+            await around(scope, receive, exchange.send)
+        except Exception:
+            if exchange.is_gone:  # a middleware that waits for an answer
+                return
+            self._log_failure(scope, exchange)
+            if not exchange.status:
+                await refusal(_unforeseen(exchange)).send(receive, exchange.send)
+
+    def _prepare(self, scope: Any, exchange: Exchange) -> None:
+        """Tell the app what it is to know of a request."""
+        exchange.is_foreign = True
+        exchange.is_outside = not self._path(scope["path"])
+        scope["treadle.exchange"] = exchange
+        scope["state"] = {**self._state, **scope.get("state", {})}
+        if self._prefix and scope["path"].startswith(self._prefix):
+            scope["root_path"] = self._prefix
+
+    def _is_open(self, scope: Any) -> bool:
+        """Whether a request is answered without a caller."""
+        assert self._custom is not None
+        if self._custom.template(scope) is not None:
+            return not self._custom.is_protected
+        found = self._router.find(scope["method"], self._path(scope["path"]))
+        return found is not None and found[0].public
+
+    async def serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        """The built-in API, as the project's own app calls it."""
+        exchange: Exchange = scope["treadle.exchange"]
+        if scope["type"] == "http":
+
+            def passing(message: Any) -> Awaitable[None]:
+                exchange.is_begun = True
+                return send(message)
+
+            await self._attempt(scope, receive, passing, exchange, dict(scope["headers"]))
+        else:
+            await self._connect(scope, receive, send, exchange)
+
+    def knows(self, scope: Any) -> bool:
+        """Whether the built-in API has such a path, whatever its methods."""
+        router = self._router if scope["type"] == "http" else self._sockets
+        return bool(router.methods(self._path(scope["path"])))
+
+    async def let_in(self, scope: Any, receive: Receive, send: Send) -> bool:
+        """Find out who calls; if nobody who may, answer so, and return False."""
+        if self._authenticate is None:
+            return True
+        exchange: Exchange = scope["treadle.exchange"]
+        try:
+            await self._identify(self._authenticate, scope, exchange.request_id)
+        except RequestError as error:
+            failure = error
+        except Exception:
+            self._log_failure(scope, exchange)
+            failure = _unforeseen(exchange)
+        else:
+            return True
+        if scope["type"] == "http":
+            await refusal(failure).send(receive, send)
+        else:
+            await receive()  # the wish to connect
+            await self._refuse_socket(scope, send, failure)
+        return False
 
     # -- WebSockets -------------------------------------------------------------------------
-    async def _connect(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def _connect(self, scope: Any, receive: Receive, send: Send, exchange: Exchange) -> None:
         """Let a WebSocket in, past the same gate as any request, and serve it."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        given_id = headers.get(b"x-request-id")
-        request_id = given_id.decode("latin-1") if given_id else new_id()
+        request_id = exchange.request_id
+        LOG_CONTEXT.set({"request_id": request_id})
+        if self._headers is not None:
+            RUN_HEADERS.set(self._headers.of(scope["headers"]))
         found = self._sockets.find("GET", self._path(scope["path"]))
         if found is None or not self._cors.admits(headers.get(b"origin")):
             await send({"type": "websocket.close", "code": 1000})  # before accepting: a 403
             return
         endpoint, route, values = found
+        scope["route"] = route.template
         scope["path_params"] = dict(zip(route.names, values, strict=True))
         await receive()  # the wish to connect
         try:
-            caller = await self._authenticate(scope) if self._authenticate else ANYONE
+            caller = ANYONE
+            if self._authenticate is not None:
+                caller = await self._identify(self._authenticate, scope, request_id)
         except RequestError as error:
             await self._refuse_socket(scope, send, error)
+            return
+        except Exception:
+            self._log_failure(scope, exchange)
+            await self._refuse_socket(scope, send, _unforeseen(exchange))
             return
         await send(
             {"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]}
@@ -251,17 +360,16 @@ class Application:
         except RequestError as error:
             await _close(socket, 4000 + error.status, str(error))
         except Exception:
-            path = _shown_path(scope)
-            self._log.exception("unhandled error", path=path, request_id=request_id)
+            self._log_failure(scope, exchange)
             await _close(socket, 1011, f"Internal error, request {request_id}")
 
     async def _refuse_socket(self, scope: Any, send: Send, error: RequestError) -> None:
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1000})
             return
-        body = dumps({"detail": str(error)})
+        body = dumps({"detail": error.detail})
         start = {"type": "websocket.http.response.start", "status": error.status,
-                 "headers": [JSON_TYPE]}  # fmt: skip
+                 "headers": [JSON_TYPE, *_headers_of(error)]}  # fmt: skip
         await send(start)
         await send({"type": "websocket.http.response.body", "body": body})
 
@@ -295,7 +403,7 @@ class Application:
         return json_response({"detail": "Not Found"}, 404)
 
     # -- lifespan ---------------------------------------------------------------------------
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Any, receive: Receive, send: Send) -> None:
         """Enter the lifespans when the server starts, leave them when it stops."""
         lifespans: Sequence[Lifespan | None] = (
             self._lifespan,
@@ -306,21 +414,41 @@ class Application:
             try:
                 for lifespan in lifespans:
                     if lifespan is not None:
-                        await stack.enter_async_context(lifespan())
+                        self._state.update(await stack.enter_async_context(lifespan()) or {})
             except Exception as error:
-                if not isinstance(error, StartupError):
-                    self._log.exception("the server could not start")
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                self.failure = error
+                await send({"type": "lifespan.startup.failed", "message": ""})
                 return
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _shown_path(scope: Any) -> str:
-    """The path as it was sent: what is percent-encoded cannot break a line of the log."""
-    raw: bytes | None = scope.get("raw_path")
-    return raw.decode("latin-1") if raw else repr(scope["path"])
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id")
+    return given.decode("latin-1") if given else new_id()
+
+
+def _unforeseen(exchange: Exchange) -> RequestError:
+    text = f"Internal Server Error. The server's log tells more of request {exchange.request_id}"
+    return Denied(500, text)
+
+
+def refusal(error: RequestError) -> Body:
+    """The answer that an error is."""
+    return json_response({"detail": error.detail}, error.status, _headers_of(error))
+
+
+def _headers_of(error: RequestError) -> list[tuple[bytes, bytes]]:
+    """The headers that an error brings, fit to be sent; those of the body are the answer's own."""
+    return [
+        (
+            name.lower().encode("latin-1", "replace"),
+            _NO_VALUE.sub(" ", value).encode("latin-1", "replace"),
+        )
+        for name, value in error.headers.items()
+        if name.lower() not in _BODY_HEADERS
+    ]
 
 
 async def _close(socket: WebSocket, code: int, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -67,6 +67,31 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
     }
+
+
+def with_security(
+    document: dict[str, Any], endpoints: Sequence[Endpoint], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``document`` with what ``given`` says: ``securitySchemes``, ``security`` and ``paths``.
+
+    Operations of ``paths`` are laid over those that are there. What is public says that it is.
+    """
+    merged = {**document, "paths": {path: {**item} for path, item in document["paths"].items()}}
+    if given.get("securitySchemes"):
+        schemes = {"securitySchemes": given["securitySchemes"]}
+        merged["components"] = {**document["components"], **schemes}
+    if given.get("security"):
+        merged["security"] = given["security"]
+        for endpoint in endpoints:
+            if endpoint.public:
+                item, method = merged["paths"][endpoint.path], endpoint.method.lower()
+                item[method] = {**item[method], "security": []}
+    for path, item in given.get("paths", {}).items():
+        there = merged["paths"].setdefault(path, {})
+        for method, operation in item.items():
+            is_both = isinstance(operation, dict) and isinstance(there.get(method), dict)
+            there[method] = {**there[method], **operation} if is_both else operation
+    return merged
 
 
 def _kinds(endpoints: Sequence[Endpoint]) -> dict[Any, None]:

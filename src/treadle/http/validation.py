@@ -83,7 +83,7 @@ def _second_look(kind: Any, raw: bytes, error: msgspec.ValidationError) -> Any:
         # What the schema lets through and msgspec does not is whole numbers written as floats.
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
-        raise Invalid(_own_words(error)) from None
+        raise Invalid(own_words(error)) from None
 
 
 def _schema_error(kind: Any, value: Any) -> str | None:
@@ -111,7 +111,7 @@ def _validator(kind: Any) -> Any:
 _PATH = re.compile(r"- at `\$(.*)`$")
 
 
-def _own_words(error: msgspec.ValidationError) -> str:
+def own_words(error: msgspec.ValidationError) -> str:
     """A message of msgspec with the path in the place where people look for it."""
     text = str(error)
     match = _PATH.search(text)

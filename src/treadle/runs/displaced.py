@@ -15,8 +15,9 @@ class Displaced:
     """Runs that a transaction ends, to be told of after its commit.
 
     Within its context the logs of their threads are held. ``begun`` are the runs that an
-    execution ends, ``pending`` those that never began, ``ends`` the last events of runs that no
-    execution tells of, ``deleted`` the runs that are no more.
+    execution ends, ``pending`` those that never began (``never_began`` are their graphs),
+    ``ends`` the last events of runs that no execution tells of, ``deleted`` the runs that are
+    no more.
     """
 
     def __init__(self, events: EventHub, thread_ids: Iterable[str]) -> None:
@@ -24,6 +25,7 @@ class Displaced:
         self.pending: list[tuple[str, str, Outcome]] = []
         self.ends: list[tuple[str, Entry]] = []
         self.deleted: list[str] = []
+        self.never_began: list[str] = []
         self.logs: dict[str, ThreadLog] = {}
         self._events, self._thread_ids = events, thread_ids
 
@@ -43,3 +45,4 @@ class Displaced:
         self.pending.clear()
         self.ends.clear()
         self.deleted.clear()
+        self.never_began.clear()

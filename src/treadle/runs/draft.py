@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from treadle.assistants.models import Assistant
-from treadle.auth import Caller, Filter
+from treadle.auth import Caller
 from treadle.clock import SECOND_US, now_us
 from treadle.database import Row, Transaction
 from treadle.errors import NotFound
+from treadle.http.run_headers import RUN_HEADERS
 from treadle.ids import new_id
 from treadle.runs import queries
 from treadle.runs.answering import aimed
+from treadle.runs.asked import Wanted
 from treadle.runs.created import Impulse, run_json
 from treadle.runs.displaced import Displaced
 from treadle.runs.merging import (
+    ORIGIN,
     given,
+    is_temporary,
     run_kwargs,
     run_metadata,
     start_checkpoint,
     thread_config,
     unknown_checkpoint,
 )
-from treadle.runs.models import CommandRun, RunCreate, StatelessRunCreate
+from treadle.runs.models import CommandRun
 from treadle.serialization import dump_text, loads
 
 if TYPE_CHECKING:
@@ -33,27 +38,33 @@ Json = dict[str, Any]
 
 
 class Draft:
-    """A run that has passed every check that needs no transaction."""
+    """A run that has passed every check that needs no transaction.
+
+    ``origin`` names the trace that it belongs to.
+    """
 
     def __init__(
         self,
-        body: RunCreate,
+        wanted: Wanted,
         assistant: Assistant,
         thread_id: str | None,
-        visible: Filter | None,
         impulse: Impulse | None,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
-        self.body, self.assistant, self.visible = body, assistant, visible
-        self.configurable = {} if impulse is None else impulse.configurable
+        self._wanted = wanted
+        self.body, self.run_id, self.visible = wanted.body, wanted.run_id, wanted.visible
+        self.assistant = assistant
+        self.configurable = RUN_HEADERS.get() or {} if impulse is None else impulse.configurable
+        if origin:
+            self.configurable = {**self.configurable, ORIGIN: origin}
         self.stateless = thread_id is None
         self.thread_id = thread_id or new_id()
-        self.run_id = new_id()
         self.now = now_us()
-        delay_us = int(max(0.0, given(body.after_seconds) or 0) * SECOND_US)
+        delay_us = int(max(0.0, given(self.body.after_seconds) or 0) * SECOND_US)
         self.delayed = delay_us > 0
         self.due_us = self.now + delay_us
         self.seq_before = 0
-        self.displaces = given(body.multitask_strategy) in ("interrupt", "rollback")
+        self.displaces = given(self.body.multitask_strategy) in ("interrupt", "rollback")
 
     async def insert(
         self,
@@ -76,8 +87,7 @@ class Draft:
             thread_metadata = {**(given(body.metadata) or {}), **names}
             config_before: Json = {}
         else:
-            given_metadata = given(body.metadata) if isinstance(body, CommandRun) else None
-            thread_metadata = {**loads(row["metadata"]), **(given_metadata or {}), **names}
+            thread_metadata = {**self._metadata_with_added(row), **names}
             config_before = loads(row["config"])
             metadata = run_metadata(body, assistant, thread_metadata)
             await service.make_room(transaction, thread_id, strategy, displaced)
@@ -105,9 +115,7 @@ class Draft:
             "metadata": dump_text(metadata),
             "kwargs": dump_text(kwargs),
             "multitask_strategy": strategy,
-            "temporary": int(
-                isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
-            ),
+            "temporary": int(is_temporary(body)),
         }
         await transaction.send(queries.INSERT_RUN, values)
         later_us = self.due_us if self.delayed else None
@@ -122,6 +130,12 @@ class Draft:
             },
         )
         return run_json(values)
+
+    def _metadata_with_added(self, row: Row) -> Json:
+        """The metadata of the run's thread, with what its command brings."""
+        metadata: Json = loads(row["metadata"])
+        added = self._wanted.added
+        return {**added, **metadata} if self._wanted.guarded else {**metadata, **added}
 
     async def _thread(
         self, transaction: Transaction, service: RunService, names: Json

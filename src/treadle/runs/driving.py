@@ -8,21 +8,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+import structlog
 from langchain_core._api import suppress_langchain_beta_warning
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.constants import END, START
-from langgraph.errors import GraphDrained
+from langgraph.constants import START
+from langgraph.errors import GraphDrained, InvalidUpdateError
 from langgraph.runtime import RunControl
 
 from treadle import __version__
 from treadle.auth import Caller
+from treadle.auth.acting import ACTING
+from treadle.auth.callers import PERMISSIONS, USER, USER_ID, user_in
 from treadle.checkpoints.custom import CustomRunSaver
 from treadle.checkpoints.run_saver import RunSaver, run_saver
 from treadle.database import Row, Transaction
-from treadle.errors import TreadleError
+from treadle.errors import TreadleError, Unavailable
 from treadle.graphs.context import context_for
 from treadle.graphs.registry import Graph, bind
 from treadle.runs import queries
+from treadle.runs.commands import CommandInput, UnknownInterruptError
+from treadle.runs.langsmith import langsmith_callbacks
 from treadle.runs.merging import graph_command
 from treadle.runs.summary import Summary, summary_of
 from treadle.serialization import dump_text, dumps, loads
@@ -35,11 +40,9 @@ from treadle.threads.snapshots import thread_values
 if TYPE_CHECKING:
     from treadle.runs.rooms import Rooms
 
+logger = structlog.get_logger("treadle.runs")
+
 INTERRUPT = "__interrupt__"
-NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
-"""The task under which langgraph keeps what a command wrote."""
-
-
 MAY_ANSWER = "__input_may_answer__"
 """A key in the configurable of runs that commands start on busy threads."""
 
@@ -55,10 +58,6 @@ class RunMoved(TreadleError):
 
 class AttemptsExhausted(TreadleError):
     """The worker was lost each time that it executed the run."""
-
-
-class UnknownInterruptError(TreadleError):
-    """A strict resume names an interrupt that is not open."""
 
 
 class Claim:
@@ -84,6 +83,18 @@ class Claim:
         self.kwargs: dict[str, Any] = loads(row["kwargs"])
         self.resumable: bool = self.kwargs["resumable"]
         self.is_command = is_command(self.kwargs)
+
+    def names(self) -> dict[str, Any]:
+        """What tells this attempt from all others, for logs and traces."""
+        configurable = self.kwargs["config"]["configurable"]
+        return {
+            "run_id": self.run_id,
+            "thread_id": self.thread_id,
+            "assistant_id": self.row["assistant_id"],
+            "graph_id": self.graph_id,
+            "attempt": self.attempt,
+            "request_id": configurable["langgraph_request_id"],
+        }
 
 
 class Drive:
@@ -113,6 +124,8 @@ class Drive:
         self.summary: Summary | None = None
         self.control = RunControl()
         self.task: asyncio.Task[Any] | None = None
+        self.callbacks: list[Any] = []
+        """Handlers of the graph's callbacks, beside those that the environment asks for."""
         self._rooms, self._emit, self._send = rooms, emit, send
         self._watched, self._told = watched, told
         self._modes: list[str] = claim.kwargs["stream_mode"]
@@ -139,6 +152,7 @@ class Drive:
     async def _run(self, stack: AsyncExitStack) -> None:
         try:
             config = self._config()
+            ACTING.set(self._caller(config["configurable"]))
             if self._rooms.registry.static(self.claim.graph_id) is None:
                 self._check()  # the factory may be what kills the workers
             self._graph = await stack.enter_async_context(self._open(config))
@@ -153,6 +167,8 @@ class Drive:
             self.stopped = self.stopped or "hand_back"
         except RunMoved:
             self.stopped = self.stopped or "lose"
+        except Unavailable as error:
+            self._lose_touch(error)
         except (Exception, SystemExit) as error:
             self.failure = error
         self.ending = True
@@ -198,8 +214,19 @@ class Drive:
                 self.summary = await self._summarize(graph)
         except RunMoved:
             self.stopped = self.stopped or "lose"
+        except Unavailable as error:
+            self._lose_touch(error)
         except Exception as error:
             self.failure = self.failure or error
+
+    def _lose_touch(self, error: Unavailable) -> None:
+        """The database cannot be reached: the run is no worse for it, and begins again later."""
+        logger.warning(
+            "a run has lost the database: it goes on from its last checkpoint",
+            run_id=self.claim.run_id,
+            error=str(error),
+        )
+        self.stopped = self.stopped or "lose"
 
     @property
     def output(self) -> Any:
@@ -329,17 +356,13 @@ class Drive:
                 self.claim.thread_id,
                 sync=self.claim.kwargs["durability"] == "sync",
                 guard=self._guard,
+                user=config["configurable"][USER],
             )
         graph = rooms.registry.static(self.claim.graph_id)
         if graph is not None:
             yield bind(graph, self._saver, rooms.store)
             return
-        configurable = config["configurable"]
-        caller = Caller(
-            configurable["langgraph_auth_user_id"],
-            tuple(configurable["langgraph_auth_permissions"]),
-            configurable["langgraph_auth_user"],
-        )
+        caller = self._caller(config["configurable"])
         async with rooms.registry.open(
             self.claim.graph_id,
             cast("Any", config),
@@ -350,16 +373,23 @@ class Drive:
         ) as made:
             yield bind(made, self._saver, rooms.store)
 
+    def _caller(self, configurable: dict[str, Any]) -> Caller:
+        """Whose run it is."""
+        user, permissions = configurable[USER], tuple(configurable[PERMISSIONS])
+        return Caller(configurable[USER_ID], permissions, user, self._rooms.policy)
+
     def _config(self) -> dict[str, Any]:
         stored = self.claim.kwargs["config"]
+        configurable = {
+            key: value for key, value in stored["configurable"].items() if not key.startswith("__")
+        }
+        configurable[USER] = user_in(configurable)
+        callbacks = [*self.callbacks, *langsmith_callbacks(self.claim.kwargs)]
         return {
             **stored,
+            **({"callbacks": callbacks} if callbacks else {}),
             "run_id": UUID(self.claim.run_id),
-            "configurable": {
-                key: value
-                for key, value in stored["configurable"].items()
-                if not key.startswith("__")
-            },
+            "configurable": configurable,
             "metadata": {
                 **stored["metadata"],
                 "run_attempt": self.claim.tries,
@@ -418,54 +448,40 @@ class Drive:
             if command.get("resume") is not None:
                 raise ValueError("command.resume: a stateless run has nothing to resume")
             return graph_command(command)
-        return await self._checked_command(graph, config, command)
+        return await self._command_input(graph, config, command)
 
     async def _answers(self) -> bool:
         """Whether the input is the answer to what the runs before this one have asked."""
-        if MAY_ANSWER not in self.claim.kwargs["config"]["configurable"]:
-            return False
+        configurable = self.claim.kwargs["config"]["configurable"]
+        return MAY_ANSWER in configurable and bool(await self._asked_before())
+
+    async def _asked_before(self) -> set[str]:
+        """The ids of the questions that the runs before this one have left open."""
         row = await self._rooms.database.read_one(
             queries.THREAD_OUTCOME, {"thread_id": self.claim.thread_id}
         )
-        return bool(row and loads(row["interrupts"] or "{}"))
+        if row is None or row["interrupts"] is None:
+            return set()
+        asked: dict[str, list[dict[str, Any]]] = loads(row["interrupts"])
+        return {interrupt["id"] for found in asked.values() for interrupt in found}
 
-    async def _checked_command(
-        self, graph: Graph, config: dict[str, Any], command: dict[str, Any]
-    ) -> Any:
-        """The command as langgraph takes it, once the thread is known to have a use for it."""
+    async def _command_input(self, graph: Graph, config: dict[str, Any], command: Any) -> Any:
+        """The command as langgraph takes it, without what an earlier attempt has done of it."""
         assert self._saver is not None
-        resume = command.get("resume")
-        latest = await self._saver.aget_tuple(cast("Any", config))
-        if latest is None:
-            if resume is not None:
-                raise ValueError("command.resume: the thread has no checkpoint to resume from")
-            raise ValueError(
-                "command: the thread has no checkpoint yet; start it with input instead"
-            )
-        if any(task_id == NULL_TASK_ID for task_id, *_ in latest.pending_writes or ()):
-            await self._fold_updates(graph, config)
-        if isinstance(resume, dict) and (not resume or self.claim.kwargs.get("strict_resume")):
-            resume = cast("dict[str, Any]", resume)
-            snapshot = await graph.aget_state(cast("Any", config))
-            waiting = [interrupt.id for interrupt in snapshot.interrupts]
-            if not resume and len(waiting) == 1:
-                return graph_command({**command, "resume": {waiting[0]: {}}})
-            if unknown := [key for key in resume if key not in waiting]:
-                self.untouched = True
-                raise UnknownInterruptError(
-                    f"command.resume names {unknown[0]!r}; the open interrupts are {waiting}"
-                )
-        return graph_command(command)
-
-    async def _fold_updates(self, graph: Graph, config: dict[str, Any]) -> None:
-        """Make a checkpoint of what an earlier command wrote to a thread that had ended.
-
-        langgraph keeps the writes of both commands on one checkpoint, and a channel that takes
-        one value at a step could then never be read again.
-        """
-        snapshot = await graph.aget_state(cast("Any", config))
-        if not snapshot.next and "checkpoint_id" not in config["configurable"]:
-            await graph.aupdate_state(cast("Any", config), None, as_node=END)
+        wanted = CommandInput(
+            graph,
+            self._saver,
+            config,
+            run_id=self.claim.run_id,
+            strict=bool(self.claim.kwargs.get("strict_resume")),
+            at_exit=self.claim.kwargs["durability"] == "exit",
+            asked=None if self.claim.attempt == 1 else await self._asked_before(),
+        )
+        try:
+            return await wanted.of(command)
+        except (InvalidUpdateError, UnknownInterruptError):
+            self.untouched = True
+            raise
 
     async def _guard(self, transaction: Transaction) -> None:
         owned = {"run_id": self.claim.run_id, "attempt": self.claim.attempt}

@@ -11,11 +11,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import structlog
+
 from treadle.clock import SECOND_US, now_us
-from treadle.database import Row, Transaction
+from treadle.database import Body, Row, Transaction
+from treadle.errors import Unavailable
+from treadle.log_context import LOG_CONTEXT
 from treadle.runs import queries
 from treadle.runs.driving import Claim, Drive
 from treadle.runs.loops import LoopPool
+from treadle.runs.merging import ORIGIN
 from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, Outcome
 from treadle.serialization import dump_text, dumps, error_object
 from treadle.streaming import queries as event_queries
@@ -25,9 +30,12 @@ from treadle.streaming.protocol.envelope import Emission, lifecycle
 if TYPE_CHECKING:
     from treadle.runs.rooms import Rooms
 
+logger = structlog.get_logger("treadle.runs")
+
 CANCELLED = "UserInterrupt", "interrupt requested via POST /threads/{}/runs/{}/cancel"
 Error = dict[str, str] | None
 
+END_TRIES = 3
 ABANDON_SECONDS = 0.1
 """How long a stopped graph on a loop of its own may take to end, before it is left behind."""
 
@@ -60,6 +68,8 @@ class Execution:
         self._before: Execution | None = None
         self._left_behind: asyncio.Future[None] | None = None
         self._is_watched = False
+        self._calls_out = False
+        self._ended_in = "lost"
         self.may_linger = False
         """Whether other processes know that its graph may be at work after the run is over."""
 
@@ -120,6 +130,11 @@ class Execution:
     # -- the course of a run ---------------------------------------------------------------
 
     @property
+    def was_lost(self) -> bool:
+        """Whether the run was left as it stood, for another attempt."""
+        return self._drive.stopped == "lose"
+
+    @property
     def is_over(self) -> bool:
         """Whether no graph is at work any more, of this execution and of those before it.
 
@@ -143,6 +158,20 @@ class Execution:
             await asyncio.wait([self._left_behind])
 
     async def _perform(self) -> None:
+        names = self.claim.names()
+        LOG_CONTEXT.set(names)
+        if (telemetry := self._rooms.telemetry) is None:
+            await self._go()
+            return
+        origin = self.claim.kwargs["config"]["configurable"].get(ORIGIN)
+        trace = telemetry.start_run(names, origin)
+        self._drive.callbacks.append(trace.handler)
+        try:
+            await self._go()
+        finally:
+            trace.end(self._ended_in, self._drive.failure)
+
+    async def _go(self) -> None:
         claim = self.claim
         if self._before is not None and self._drive.stopped is None:
             over = asyncio.create_task(self._before.over())
@@ -267,6 +296,7 @@ class Execution:
         if stopped == "lose":
             return
         if stopped == "hand_back":
+            self._ended_in = "handed back"
             self._send_on()
             await self._rooms.database.write(self._hand_back, claim.thread_id)
             return
@@ -275,11 +305,10 @@ class Execution:
         after = self._log.handed_id
         told = self._told_last(status, thread_status, error)
         try:
-            thread = await self._rooms.database.write(
+            thread = await self._surely(
                 lambda transaction: self._write_end(
                     transaction, status, thread_status, error, told, after
-                ),
-                claim.thread_id,
+                )
             )
         except _Stopped as stop:
             self._drive.stopped = str(stop)
@@ -291,14 +320,32 @@ class Execution:
             self.may_linger = True
             self._log.append(claim.run_id, GONE_KIND, "error", dumps(GONE), last=True)
             return
+        self._ended_in = status
         seconds = (now_us() - claim.row["started_at"]) / SECOND_US
         self._rooms.figures.count_ended(claim.graph_id, status, seconds)
         self.thread_waits = thread["status"] == "busy"
         self._log.on_numbered_reader = self._log.in_flight = None
         for entry in told:
             self._log.publish(entry, last=True, forwarded=True)
-        if claim.kwargs["webhook"]:
+        if self._calls_out:
             self._rooms.webhooks.wake()
+
+    async def _surely(self, end: Body[Row | None]) -> Row | None:
+        """Write the run's end; again if the database was lost, unless it has been written."""
+        database, claim = self._rooms.database, self.claim
+        own = {"run_id": claim.run_id, "attempt": claim.attempt}
+        tries = 0
+        while True:
+            try:
+                if tries and await database.read_one(queries.UNENDED, own) is None:
+                    row = await database.read_one(queries.ENDED, own)
+                    return {"status": "gone"} if row is None and claim.temporary else row
+                return await database.write(end, claim.thread_id)
+            except Unavailable as error:
+                tries += 1
+                logger.warning("a run's end is written again", **own, error=str(error))
+                if tries == END_TRIES:
+                    raise
 
     async def _forget_run(self) -> None:
         """Remove what the run has kept outside of the database, if it can be."""
@@ -341,8 +388,10 @@ class Execution:
         after: int,
     ) -> Row | None:
         """See ``_settle_in``. Those who watch elsewhere hear of it with the commit."""
-        self._is_watched = False
+        self._is_watched = self._calls_out = False
         row = await self._settle_in(transaction, status, thread_status, error, told)
+        if row is not None:
+            await self._put_notifications(transaction)
         if row is not None and self._is_watched:
             relay, claim = self._rooms.events.relay, self.claim
             assert relay is not None
@@ -391,8 +440,7 @@ class Execution:
             await transaction.send(queries.LEAVES, leaves)
         if claim.kwargs["webhook"]:
             await self._put_webhook(transaction, status, error, now)
-            if not self._rooms.webhooks.is_open:
-                self._rooms.tell(transaction, "webhooks")
+            self._will_call_out(transaction)
         if claim.temporary:
             await events.keep_in(transaction, claim.thread_id, told, keep=False)
             gone = await self._rooms.delete_temporary(transaction, claim.thread_id, claim.run_id)
@@ -411,6 +459,20 @@ class Execution:
             await self._rooms.delete_checkpoints(transaction, claim.run_id)
         settled = {**params, "status": thread_status}
         return await transaction.fetch_one(queries.THREAD_AFTER_RUN, settled)
+
+    def _will_call_out(self, transaction: Transaction) -> None:
+        """The transaction puts something into the outbox."""
+        self._calls_out = True
+        if not self._rooms.webhooks.is_open:
+            self._rooms.tell(transaction, "webhooks")
+
+    async def _put_notifications(self, transaction: Transaction) -> None:
+        """Tell those who want to hear of the task that the run is of, if it is an agent's."""
+        claim, tell_in = self.claim, self._rooms.tell_end_in
+        if tell_in is None or "a2a" not in claim.kwargs["config"]["metadata"]:
+            return
+        if await tell_in(transaction, claim.thread_id, claim.run_id):
+            self._will_call_out(transaction)
 
     async def _put_webhook(
         self, transaction: Transaction, status: str, error: Error, ended_us: int

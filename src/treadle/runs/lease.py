@@ -7,14 +7,13 @@ the event loop does not let it run out.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import threading
 from collections.abc import Callable
 
 import structlog
 
 from treadle.clock import SECOND_US, now_us
+from treadle.cluster.run_rows import owner_of
 from treadle.database import Database, Transaction
 from treadle.ids import new_id
 from treadle.runs import queries
@@ -27,8 +26,7 @@ assert 3 * RENEW_SECONDS < LEASE_SECONDS, "two renewals may fail before a lease 
 
 
 class Lease:
-    """This process's claim to be alive. ``owner`` names it in the rows of its runs: it ends in
-    the ``process``'s name among others, and the ``number`` of its lease.
+    """This process's claim to be alive. ``owner`` names it in the rows of its runs.
 
     ``on_lost`` is called on the event loop once another worker has declared this one dead: it
     was out of touch for longer than a lease, and its runs are others' now.
@@ -37,8 +35,7 @@ class Lease:
     def __init__(
         self, database: Database, on_lost: Callable[[], None], process: str = "", number: int = 1
     ) -> None:
-        process = process or new_id()[-12:]
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{process}.{number}"
+        self.owner = owner_of(process or new_id()[-12:], number)
         self._database = database
         self._on_lost = on_lost
         self._stopped = threading.Event()

@@ -16,6 +16,7 @@ from msgspec import UnsetType
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller
+from treadle.auth.callers import auth_configurable, without_auth_keys
 from treadle.errors import Invalid, NotFound, Refused
 from treadle.graphs.registry import Graph
 from treadle.ids import parse_id
@@ -26,6 +27,8 @@ BOTH_GIVEN = (
     "Context was introduced in LangGraph 0.6.0 and is the long term planned replacement for "
     "configurable."
 )
+ORIGIN = "__origin__"
+"""A key in the configurable of runs: the trace that the run belongs to, if there is one."""
 COMMAND_KEYS = ("resume", "update", "goto")
 DEFAULT_MODES = ["values"]
 
@@ -86,7 +89,7 @@ def run_kwargs(
     """
     config = body.config if isinstance(body.config, RunConfig) else RunConfig()
     context = given(body.context) or {}
-    merged = {**assistant.context, **context} if context else {}
+    merged = without_auth_keys({**assistant.context, **context}) if context else {}
     merged_configurable: dict[str, Any] = (
         merged
         if context
@@ -95,7 +98,7 @@ def run_kwargs(
     run_config: dict[str, Any] = {
         **{key: value for key, value in assistant.config.items() if key != "configurable"},
         "configurable": {
-            "user_id": "",
+            "user_id": caller.identity,
             **merged_configurable,
             **named_checkpoint(body),
             **(configurable or {}),
@@ -103,9 +106,7 @@ def run_kwargs(
             "thread_id": thread_id,
             "graph_id": assistant.graph_id,
             "assistant_id": assistant.assistant_id,
-            "langgraph_auth_user": caller.user,
-            "langgraph_auth_user_id": caller.identity,
-            "langgraph_auth_permissions": list(caller.permissions),
+            **auth_configurable(caller),
             "langgraph_request_id": request_id,
             "__request_start_time_ms__": time.time_ns() // 1_000_000,
             "__after_seconds__": given(body.after_seconds) or 0,
@@ -115,27 +116,45 @@ def run_kwargs(
     for key in ("tags", "recursion_limit"):
         if (value := given(getattr(config, key))) is not None:
             run_config[key] = value
-    durability = given(body.durability)
-    during = given(body.checkpoint_during)
-    if durability is None:
-        durability = "exit" if during is False else "async"
+    tracer = given(body.langsmith_tracer)
     return {
-        "input": body.input,
+        **plain_kwargs(body),
         "command": body.command,
         "config": run_config,
         "context": merged,
+        "strict_resume": given(body.strict_resume) or False,
+        **({"langsmith_tracer": tracer} if tracer else {}),
+    }
+
+
+def plain_kwargs(body: RunCreate) -> dict[str, Any]:
+    """What of a run's kwargs depends on nothing but its request."""
+    durability = effective_durability(body)
+    return {
+        "input": body.input,
         "stream_mode": stream_modes(body),
         "interrupt_before": given(body.interrupt_before),
         "interrupt_after": given(body.interrupt_after),
         "webhook": given(body.webhook),
         "feedback_keys": given(body.feedback_keys),
-        "temporary": isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep",
+        "temporary": is_temporary(body),
         "subgraphs": given(body.stream_subgraphs) or False,
         "resumable": given(body.stream_resumable) or False,
-        "strict_resume": given(body.strict_resume) or False,
         "checkpoint_during": durability != "exit",
         "durability": durability,
     }
+
+
+def effective_durability(body: RunCreate) -> str:
+    """When the run's checkpoints are written."""
+    if durability := given(body.durability):
+        return durability
+    return "exit" if given(body.checkpoint_during) is False else "async"
+
+
+def is_temporary(body: RunCreate) -> bool:
+    """Whether the run and its thread go away with the run's end."""
+    return isinstance(body, StatelessRunCreate) and given(body.on_completion) != "keep"
 
 
 def stream_modes(body: RunCreate) -> list[str]:

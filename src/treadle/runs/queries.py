@@ -165,6 +165,14 @@ _WATCHED = """/*postgres EXISTS (
     SELECT 1 FROM watches AS w WHERE w.thread_id = runs.thread_id AND w.process <> :process)
     AS watched,*/"""
 
+# After a commit whose answer was lost: has the attempt still to end, or has it?
+UNENDED = OWNED.replace("/*postgres FOR SHARE*/", "")
+
+ENDED = """
+SELECT threads.status FROM runs JOIN threads ON threads.thread_id = runs.thread_id
+WHERE run_id = :run_id AND attempt = :attempt AND runs.status NOT IN ('pending', 'running')
+"""
+
 OWNED_TO_END = OWNED.replace("/*postgres FOR SHARE*/", LOCK).replace("stop", f"{_WATCHED} stop", 1)
 
 # A rollback counts for more than an interrupt.
@@ -220,6 +228,18 @@ DELETE_RUN_EVENTS = "DELETE FROM events WHERE run_id = :run_id"
 RUNS_BY_STATUS = """
 SELECT run_id, thread_id, status, temporary FROM runs
 WHERE status = :one OR status = :other ORDER BY created_at, seq
+"""
+
+VISIBLE_RUNS_BY_STATUS = """
+SELECT run_id, thread_id, status, temporary FROM runs
+WHERE (status = :one OR status = :other) AND EXISTS (
+    SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {visible})
+ORDER BY created_at, seq
+"""
+
+IN_FLIGHT_WITH = """
+SELECT runs.thread_id, runs.run_id FROM threads JOIN runs ON runs.thread_id = threads.thread_id
+WHERE runs.status IN ('pending', 'running') AND {condition}
 """
 
 THREAD_EXISTS = "SELECT 1 FROM threads WHERE thread_id = :thread_id"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
-from treadle.auth import Caller, Filter, authorize
+from treadle.auth import Caller, Filter, authorize, narrowed
 from treadle.database import Row
 from treadle.errors import NotFound
 from treadle.runs import queries
@@ -15,6 +16,7 @@ from treadle.runs.rooms import Rooms
 from treadle.serialization import dumps, fragment, loads
 from treadle.streaming.entries import LAST_ID
 from treadle.streaming.log import Reader
+from treadle.threads.access import not_found, restricted
 
 Json = dict[str, Any]
 _ANY_ANSWER: Json = {"value": None, "id": None, "response_schema": None}
@@ -27,36 +29,31 @@ class RunReading:
         self._rooms = rooms
         self._database = rooms.database
 
-    async def check_thread(self, caller: Caller, thread_id: str, action: str = "read") -> None:
+    async def check_thread(self, caller: Caller, thread_id: str) -> None:
         """Raise ``NotFound`` unless the caller may see the thread."""
-        visible = await authorize(caller, "threads", action, {"thread_id": thread_id})
-        condition, params = self._visible(visible)
-        sql = queries.THREAD_EXISTS + condition
-        if await self._database.read_one(sql, {"thread_id": thread_id, **params}) is None:
-            raise NotFound(f"Thread with ID {thread_id} not found")
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        if not await self.is_visible(thread_id, visible):
+            raise not_found(thread_id)
+
+    async def is_visible(self, thread_id: str, visible: Filter | None) -> bool:
+        """Whether the thread is there, and the filter lets it through."""
+        sql, params = restricted(self._database.dialect, queries.THREAD_EXISTS, thread_id, visible)
+        return await self._database.read_one(sql, params) is not None
 
     async def may_watch(
         self, caller: Caller, thread_id: str
     ) -> Callable[[], Awaitable[bool]] | None:
         """Make sure that the caller may see the thread, which need not be there yet.
 
-        Then the answer says, once it is there, whether they may; None if they may see any.
-        Raises ``NotFound``.
+        The answer says whether they may see what is there by then; None if they may see any
+        thread. Raises ``NotFound``.
         """
         visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
         if visible is None:
             return None
-        condition, params = self._visible(visible)
-        params["thread_id"] = thread_id
-
-        async def may_see() -> bool:
-            row = await self._database.read_one(queries.THREAD_EXISTS + condition, params)
-            return row is not None
-
-        if await may_see():
-            return None
-        if await self._database.read_one(queries.THREAD_EXISTS, params) is not None:
-            raise NotFound(f"Thread with ID {thread_id} not found")
+        may_see = partial(self.is_visible, thread_id, visible)
+        if not await may_see() and await self.is_visible(thread_id, None):
+            raise not_found(thread_id)
         return may_see
 
     async def assistant_of(self, caller: Caller, thread_id: str) -> str | None:
@@ -69,9 +66,9 @@ class RunReading:
 
     async def _thread_metadata(self, caller: Caller, thread_id: str) -> Json:
         visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
-        condition, params = self._visible(visible)
-        sql = queries.THREAD_FOR_RUN + condition
-        row = await self._database.read_one(sql, {"thread_id": thread_id, **params})
+        dialect = self._database.dialect
+        sql, params = restricted(dialect, queries.THREAD_FOR_RUN, thread_id, visible)
+        row = await self._database.read_one(sql, params)
         return {} if row is None else loads(row["metadata"])
 
     async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
@@ -89,12 +86,28 @@ class RunReading:
         self, caller: Caller, thread_id: str, *, limit: int, offset: int, status: str | None
     ) -> list[Json]:
         """The runs of a thread, newest first."""
-        await self.check_thread(caller, thread_id)
+        readable = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        value: Json = {"thread_id": thread_id, "metadata": {}}
+        searchable = await authorize(caller, "threads", "search", value)
+        if not await self.is_visible(thread_id, narrowed(readable, searchable)):
+            raise not_found(thread_id)
         rows = await self._database.read_all(
             queries.LIST_RUNS,
             {"thread_id": thread_id, "limit": limit, "offset": offset, "status": status},
         )
         return [run_json(row) for row in rows]
+
+    async def in_flight(self, thread_metadata: Json) -> Sequence[tuple[str, str]]:
+        """The runs in flight on threads with this metadata: their threads' ids, and their own.
+
+        For the server itself: what is done with them has yet to pass the gate.
+        """
+        condition, params = self._database.dialect.json_contains(
+            "threads.metadata", thread_metadata, "metadata"
+        )
+        sql = queries.IN_FLIGHT_WITH.format(condition=condition)
+        rows = await self._database.read_all(sql, params)
+        return [(row["thread_id"], row["run_id"]) for row in rows]
 
     async def join(
         self, caller: Caller, thread_id: str, run_id: str, *, events: bool
@@ -104,7 +117,15 @@ class RunReading:
         Up to the reader's ``start_id``, what was kept of the run is in the database. The reader
         is registered before the row is read, so no end is missed between.
         """
-        await self.check_thread(caller, thread_id)
+        visible = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        return await self.join_visible(thread_id, run_id, visible, events=events)
+
+    async def join_visible(
+        self, thread_id: str, run_id: str, visible: Filter | None, *, events: bool
+    ) -> tuple[Reader, Row, bool]:
+        """``join`` on a thread that the filter lets through."""
+        if not await self.is_visible(thread_id, visible):
+            raise not_found(thread_id)
         reader = await self._rooms.events.open_reader(thread_id, watches=events)
         try:
             row = await self._row(thread_id, run_id)
@@ -141,11 +162,3 @@ class RunReading:
         if row is None:
             return None
         return Outcome.told(row["status"], await self.ended_output(row))
-
-    def _visible(self, visible: Filter | None) -> tuple[str, Json]:
-        if visible is None:
-            return "", {}
-        condition, params = self._database.dialect.json_contains(
-            "threads.metadata", visible, "auth"
-        )
-        return f" AND {condition}", params

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from treadle.settings import Settings
 from treadle.streaming.log import EventHub
 
 if TYPE_CHECKING:
+    from treadle.auth import Policy
     from treadle.runs.driving import Claim
     from treadle.runs.loops import LoopPool
+    from treadle.telemetry.telemetry import Telemetry
     from treadle.webhooks.outbox import Webhooks
 
 logger = structlog.get_logger("treadle.runs")
@@ -30,7 +32,8 @@ logger = structlog.get_logger("treadle.runs")
 @dataclass
 class Rooms:
     """The rooms that runs use. ``url`` is where this server answers; ``loops`` are where graphs
-    run, if not on the server's own; ``signals`` reach the other processes."""
+    run, if not on the server's own; ``signals`` reach the other processes; ``telemetry`` makes
+    spans."""
 
     database: Database
     registry: GraphRegistry
@@ -43,6 +46,11 @@ class Rooms:
     loops: LoopPool | None = None
     figures: RunFigures = field(default_factory=RunFigures)
     signals: Signals | None = None
+    tell_end_in: Callable[[Transaction, str, str], Awaitable[bool]] | None = None
+    """Called with the thread and the run, in the transaction that ends a run that an agent's
+    message began; whether it has put something into the outbox."""
+    telemetry: Telemetry | None = None
+    policy: Policy | None = None
 
     @property
     def me(self) -> str:

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from treadle.assistants.models import Assistant
-from treadle.auth import Caller, Filter, authorize
+from treadle.auth import Caller, Filter, authorize, condition
 from treadle.clock import now_us
+from treadle.cluster.run_rows import is_kept, process_of
 from treadle.database import Row, Transaction
-from treadle.errors import Conflict, NotFound
+from treadle.errors import Conflict, NotFound, RequestError
 from treadle.idempotency import IdempotencyKey, made_before
-from treadle.runs import queries
+from treadle.runs import asked, queries
 from treadle.runs.created import Created, Impulse, run_json
 from treadle.runs.displaced import Displaced
-from treadle.runs.draft import Draft
+from treadle.runs.draft import NO_THREAD_OR_ASSISTANT, Draft
+from treadle.runs.langsmith import langsmith_tracing
 from treadle.runs.merging import (
     check_command,
     check_context,
@@ -36,7 +38,7 @@ from treadle.streaming import queries as event_queries
 from treadle.streaming.entries import COUNTER_BITS, Entry
 from treadle.streaming.log import Reader
 from treadle.streaming.protocol.envelope import lifecycle
-from treadle.streaming.relay.watching import process_of
+from treadle.threads.access import not_found, restricted
 
 if TYPE_CHECKING:
     from treadle.streaming.relay.exchange import Exchange
@@ -51,7 +53,9 @@ Watch = Literal["nothing", "end", "events"]
 
 
 class Assistants(Protocol):
-    async def resolve(self, assistant_id: object, caller: Caller) -> Assistant: ...
+    def id_of(self, named: object) -> str: ...
+
+    async def runnable(self, assistant_id: str, caller: Caller) -> Assistant: ...
 
 
 CreateThread = Callable[[Transaction, str, Json], Awaitable[bool]]
@@ -98,7 +102,8 @@ class RunService(RunReading):
         impulse: Impulse | None = None,
     ) -> list[Created]:
         """Accept several runs, all or none."""
-        drafts = [await self._draft(caller, thread_id, body, impulse) for body in bodies]
+        named = [(body, await self._checked(body, impulse)) for body in bodies]
+        drafts = [await self._draft(caller, thread_id, *one, impulse) for one in named]
         readers = [self._reader(draft.thread_id, watch) for draft in drafts]
         displaced = Displaced(
             self._rooms.events, {draft.thread_id for draft in drafts if draft.displaces}
@@ -138,7 +143,7 @@ class RunService(RunReading):
         if before is not None:
             _close(readers)
             return [
-                await self._repeat(caller, ids[0], ids[1], draft.stateless, watch)
+                await self._repeat(ids[0], ids[1], draft, watch)
                 for ids, draft in zip(before, drafts, strict=True)
             ]
         for log in expecting:
@@ -162,12 +167,11 @@ class RunService(RunReading):
             return None
         return self._rooms.events.log(thread_id).read(watches=watch == "events")
 
-    async def _repeat(
-        self, caller: Caller, thread_id: str, run_id: str, stateless: bool, watch: Watch
-    ) -> Created:
-        """The run that an earlier request with the same key made."""
+    async def _repeat(self, thread_id: str, run_id: str, draft: Draft, watch: Watch) -> Created:
+        """The run that an earlier request with the same key made, for the same draft."""
+        visible = None if draft.stateless else draft.visible
         try:
-            joined = await self.join(caller, thread_id, run_id, events=watch == "events")
+            joined = await self.join_visible(thread_id, run_id, visible, events=watch == "events")
         except NotFound:
             raise Conflict(
                 f"The run {run_id} that this Idempotency-Key made has ended, and was not kept"
@@ -177,27 +181,38 @@ class RunService(RunReading):
             reader.close()
         return Created(
             run_json(row),
-            stateless,
-            loads(row["kwargs"])["resumable"],
+            draft.stateless,
+            is_kept(row["kwargs"]),
             reader,
             repeated=True,
             ended=row if ended else None,
         )
 
-    async def _draft(
-        self, caller: Caller, thread_id: str | None, body: RunCreate, impulse: Impulse | None
-    ) -> Draft:
-        """Everything about a run that can be checked before its transaction."""
+    async def _checked(self, body: RunCreate, impulse: Impulse | None) -> str:
+        """The id of the assistant that a run names, if the request is valid by itself."""
         check_context(body)
         check_command(body.command)
-        assistant = await self._assistants.resolve(body.assistant_id, caller)
-        visible = await authorize(
-            caller, "threads", "create_run", {"thread_id": thread_id, "assistant": assistant}
-        )
+        langsmith_tracing(given(body.langsmith_tracer))
+        assistant_id = self._assistants.id_of(body.assistant_id)
         if impulse is None and (webhook := given(body.webhook)):
             await self._rooms.webhooks.check(webhook)
+        return assistant_id
+
+    async def _draft(
+        self,
+        caller: Caller,
+        thread_id: str | None,
+        body: RunCreate,
+        assistant_id: str,
+        impulse: Impulse | None,
+    ) -> Draft:
+        """A run that the caller may make, with all that can be known before its transaction."""
+        wanted = await asked.permitted(caller, thread_id, assistant_id, body)
+        assistant = await self._assistants.runnable(assistant_id, caller)
         graph = self._rooms.registry.static(assistant.graph_id)
-        draft = Draft(body, assistant, thread_id, visible, impulse)
+        telemetry = self._rooms.telemetry
+        origin = None if telemetry is None else telemetry.origin()
+        draft = Draft(wanted, assistant, thread_id, impulse, origin)
         await self._check_saver(draft)
         if graph is not None:
             kwargs = {
@@ -215,18 +230,20 @@ class RunService(RunReading):
         if self._rooms.saver.in_database:
             return
         start = start_checkpoint(draft.thread_id, named_checkpoint(draft.body))
-        if start and await self._rooms.saver.aget_tuple({"configurable": start}) is None:
+        if start is None:
+            return
+        if draft.visible is not None and not await self.is_visible(draft.thread_id, draft.visible):
+            raise NotFound(NO_THREAD_OR_ASSISTANT)
+        if await self._rooms.saver.aget_tuple({"configurable": start}) is None:
             raise unknown_checkpoint(start)
 
     async def thread_row(
         self, transaction: Transaction, thread_id: str, visible: Filter | None
     ) -> Row | None:
         """The thread, locked: its runs are about to change."""
-        condition, params = self._visible(visible)
-        return await transaction.fetch_one(
-            f"{queries.THREAD_FOR_RUN}{condition} {queries.LOCK}",
-            {"thread_id": thread_id, **params},
-        )
+        dialect = self._database.dialect
+        sql, params = restricted(dialect, queries.THREAD_FOR_RUN, thread_id, visible)
+        return await transaction.fetch_one(f"{sql} {queries.LOCK}", params)
 
     async def has_checkpoint(self, transaction: Transaction, start: dict[str, str]) -> bool:
         """Whether a checkpoint is there; one outside the database has been looked for before."""
@@ -296,6 +313,7 @@ class RunService(RunReading):
         values = loads(row["state_values"]) if row and row["state_values"] else None
         outcome = Outcome("interrupted", values)
         displaced.pending.append((thread_id, run_id, outcome))
+        displaced.never_began.append(run["graph_id"])
         if (relay := self._rooms.events.relay) is not None:
             await relay.tell_in(transaction, thread_id, Entry(0, run_id, END, "", b"", outcome))
         if row is not None:  # the thread is still there
@@ -314,7 +332,7 @@ class RunService(RunReading):
     ) -> None:
         """The end of a run that no execution tells of, for the readers of protocol v2."""
         log, relay = displaced.logs[thread_id], self._rooms.events.relay
-        keep: bool = loads(run["kwargs"])["resumable"]
+        keep = is_kept(run["kwargs"])
         if (
             keep
             or log.numbered_watched
@@ -334,6 +352,8 @@ class RunService(RunReading):
     async def _tell(self, displaced: Displaced) -> None:
         """Tell of what was displaced, now that it is durable."""
         await self._rooms.forget_runs(displaced.deleted)
+        for graph_id in displaced.never_began:
+            self._rooms.figures.count_ended(graph_id, "interrupted", None)
         for thread_id, entry in displaced.ends:
             if self._rooms.events.relay is None:
                 displaced.logs[thread_id].publish(entry, last=True)
@@ -363,7 +383,8 @@ class RunService(RunReading):
         self, caller: Caller, thread_id: str, run_id: str, action: CancelAction
     ) -> None:
         """Cancel a run in flight."""
-        visible = await authorize(caller, "threads", "update", {"thread_id": thread_id})
+        value = asked.cancellation(thread_id, action, [run_id])
+        visible = await authorize(caller, "threads", "update", value)
         found = await self._cancel([(thread_id, run_id)], action, visible)
         if found == 0:
             raise NotFound("No runs found to cancel.")
@@ -386,15 +407,16 @@ class RunService(RunReading):
         return reader
 
     async def hung_up(self, caller: Caller, thread_id: str, run_id: str) -> None:
-        """Cancel a run because its client left; nothing if it has ended meanwhile."""
-        with contextlib.suppress(NotFound):
+        """Cancel a run because its client left, if it has not ended and the client may."""
+        with contextlib.suppress(RequestError):
             await self.cancel(caller, thread_id, run_id, "interrupt")
 
     async def cancel_many(
         self, caller: Caller, thread_id: str, run_ids: Sequence[str], action: CancelAction
     ) -> None:
         """Cancel those of ``run_ids`` that are in flight on a thread."""
-        visible = await authorize(caller, "threads", "update", {"thread_id": thread_id})
+        value = asked.cancellation(thread_id, action, run_ids)
+        visible = await authorize(caller, "threads", "update", value)
         found = await self._cancel([(thread_id, run_id) for run_id in run_ids], action, visible)
         if found <= 0:
             raise NotFound("No runs found to cancel.")
@@ -403,9 +425,14 @@ class RunService(RunReading):
         self, caller: Caller, status: Literal["pending", "running", "all"], action: CancelAction
     ) -> None:
         """Cancel all runs in flight that the caller may see."""
-        visible = await authorize(caller, "threads", "update", {})
+        value = asked.cancellation(None, action, None, status)
+        visible = await authorize(caller, "threads", "update", value)
         one, other = ("pending", "running") if status == "all" else (status, status)
-        rows = await self._database.scan(queries.RUNS_BY_STATUS, {"one": one, "other": other})
+        sql, params = queries.RUNS_BY_STATUS, {"one": one, "other": other}
+        if visible is not None:
+            within, more = condition(self._database.dialect, "threads.metadata", visible)
+            sql, params = queries.VISIBLE_RUNS_BY_STATUS.format(visible=within), params | more
+        rows = await self._database.scan(sql, params)
         places = [(row["thread_id"], row["run_id"]) for row in rows]
         if not places or await self._cancel(places, action, visible, only=(one, other)) <= 0:
             raise NotFound("No runs found to cancel.")
@@ -454,14 +481,16 @@ class RunService(RunReading):
 
     async def delete(self, caller: Caller, thread_id: str, run_id: str) -> None:
         """Remove a run, its checkpoints and events; one in flight is stopped first."""
-        await self.check_thread(caller, thread_id, "update")
+        value = {"thread_id": thread_id, "run_id": run_id}
+        visible = await authorize(caller, "threads", "delete", value)
         self._rooms.saver.require(*ROLLBACK_NEEDS)
         now = now_us()
         displaced = Displaced(self._rooms.events, [thread_id])
 
         async def remove(transaction: Transaction) -> None:
             params = {"thread_id": thread_id, "run_id": run_id}
-            await transaction.send(queries.LOCK_THREAD, params)
+            if await self.thread_row(transaction, thread_id, visible) is None:
+                raise not_found(thread_id)
             # The others too: what they checkpoint now may rest on values that this one has stored.
             await transaction.send(queries.IN_FLIGHT, params)
             run = await transaction.fetch_one(queries.RUN_TO_CHANGE, params)

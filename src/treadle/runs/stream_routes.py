@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from treadle.cluster.run_rows import is_kept
 from treadle.errors import Invalid
 from treadle.http.endpoint import Endpoint
 from treadle.http.request import Request
@@ -19,7 +20,6 @@ from treadle.runs.streams import (
     run_stream,
     thread_stream,
 )
-from treadle.serialization import loads
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.retention import EventsTrimmed, KeptEvents
@@ -55,7 +55,7 @@ class StreamRoutes:
         reader, row, ended = await self._service.join(
             request.caller, thread_id, run_id, events=True
         )
-        resumable: bool = loads(row["kwargs"])["resumable"]
+        resumable = is_kept(row["kwargs"])
         past, trimmed_until = await self._past(
             reader, thread_id, run_id, after if resumable else None
         )
@@ -70,6 +70,7 @@ class StreamRoutes:
             headers=location(f"/threads/{thread_id}/runs/{run_id}", "stream"),
             modes=listed(query.stream_mode),
             past=past,
+            seen_until=after if resumable else None,
             trimmed_until=trimmed_until,
             ended=ended,
             abandoned=cancel if query.cancel_on_disconnect else None,
@@ -88,7 +89,8 @@ class StreamRoutes:
         await self._service.check_thread(request.caller, thread_id)
         reader = await self._hub.open_reader(thread_id)
         past, trimmed_until = await self._past(reader, thread_id, None, after)
-        return thread_stream(reader, modes or frozenset({"run_modes"}), past, trimmed_until)
+        wanted = modes or frozenset({"run_modes"})
+        return thread_stream(reader, wanted, past, after, trimmed_until)
 
     async def _past(
         self, reader: Reader, thread_id: str, run_id: str | None, after: int | None

@@ -43,6 +43,7 @@ def run_stream(
     headers: Headers,
     modes: frozenset[str] = frozenset(),
     past: AsyncIterator[Entry] | None = None,
+    seen_until: int | None = None,
     trimmed_until: int = 0,
     ended: bool = False,
     abandoned: Callable[[], Awaitable[Any]] | None = None,
@@ -50,7 +51,8 @@ def run_stream(
     """The stream of one run, from where ``reader`` stands to the run's end.
 
     ``modes`` narrows it (errors are always sent); none lets all events through. ``past`` is sent
-    first; a comment says so if it should have begun before ``trimmed_until``.
+    first; a comment says so if it should have begun before ``trimmed_until``. Up to ``seen_until``
+    the client has seen everything.
     """
 
     def pick(entry: Entry) -> bytes | None:
@@ -67,13 +69,21 @@ def run_stream(
 
     return EventStream(
         reader,
-        pick,
+        _unseen(pick, reader, seen_until),
         is_last,
         headers=headers,
         past=None if past is None else _pages(past, pick, trimmed_until),
         ended=ended,
         abandoned=abandoned,
     )
+
+
+def _unseen(pick: Pick, reader: Reader, seen_until: int | None) -> Pick:
+    """Leave out what the client has seen at another process, from which it comes here later."""
+    if seen_until is None or seen_until <= reader.start_id:
+        return pick
+    until = seen_until
+    return lambda entry: None if entry.id <= until and entry.kind != GONE_KIND else pick(entry)
 
 
 def _is_gone(entry: Entry, run_id: str) -> bool:
@@ -84,11 +94,12 @@ def thread_stream(
     reader: Reader,
     modes: frozenset[str],
     past: AsyncIterator[Entry] | None,
+    seen_until: int | None = None,
     trimmed_until: int = 0,
 ) -> EventStream:
     """The stream of a thread: all its runs, until the thread is deleted.
 
-    ``past`` and ``trimmed_until`` are as for ``run_stream``.
+    ``past``, ``seen_until`` and ``trimmed_until`` are as for ``run_stream``.
     """
     runs, lifecycle, updates = (mode in modes for mode in THREAD_MODES)
 
@@ -105,7 +116,7 @@ def thread_stream(
         return entry.kind == GONE_KIND and entry.run_id == ""
 
     pages = None if past is None else _pages(past, pick, trimmed_until)
-    return EventStream(reader, pick, is_last, past=pages)
+    return EventStream(reader, _unseen(pick, reader, seen_until), is_last, past=pages)
 
 
 async def replay(

@@ -17,8 +17,8 @@ KEEP_ALIVE_SECONDS = 5.0
 class WaitForRun:
     """Sends a run's output once it has ended.
 
-    ``finish`` makes the body from the outcome (None: the run was deleted). ``abandoned`` is
-    awaited if the client leaves before that.
+    ``finish`` makes the body from the outcome (None: the run was deleted), perhaps after a look at
+    what the run has left. ``abandoned`` is awaited if the client leaves before that.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class WaitForRun:
         run_id: str,
         *,
         headers: Headers = (),
-        finish: Callable[[Outcome | None], bytes] = output_json,
+        finish: Callable[[Outcome | None], bytes | Awaitable[bytes]] = output_json,
         abandoned: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._reader, self._run_id, self._headers = reader, run_id, headers
@@ -38,7 +38,7 @@ class WaitForRun:
         try:
             headers = [JSON_TYPE, *self._headers]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            body: bytes | None = None
+            body: bytes | Awaitable[bytes] | None = None
             clock = asyncio.get_running_loop().time
             silent_until = clock() + KEEP_ALIVE_SECONDS
             while body is None:
@@ -57,6 +57,8 @@ class WaitForRun:
                 if body is None and clock() >= silent_until:
                     await send({"type": "http.response.body", "body": b"\n", "more_body": True})
                     silent_until = clock() + KEEP_ALIVE_SECONDS
+            if not isinstance(body, bytes):
+                body = await body
             await send({"type": "http.response.body", "body": body})
         finally:
             disconnect.stop()

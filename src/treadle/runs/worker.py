@@ -16,6 +16,7 @@ import structlog
 from treadle.clock import SECOND_US, now_us
 from treadle.cluster.signals import Signals
 from treadle.database import Row, Transaction
+from treadle.errors import Unavailable
 from treadle.runs import queries
 from treadle.runs.execution import Execution
 from treadle.runs.lease import Lease
@@ -304,6 +305,7 @@ class Worker:
 
             taken = await database.write(take_up)
         if taken:
+            self._rooms.figures.taken_up += taken
             logger.warning("runs whose worker was lost go on", runs=taken)
             self.wake()
             if self._rooms.signals is not None:
@@ -327,6 +329,9 @@ class Worker:
     def _start(self, row: Row) -> None:
         execution = Execution(row, self._rooms)
         self._executions[execution.claim.run_id] = execution
+        if row["attempt"] == 1:
+            waited = (row["started_at"] - row["created_at"]) / SECOND_US
+            self._rooms.figures.count_started(execution.claim.graph_id, waited)
         # A run that was ended may still be on its way out of a node: the next one waits.
         thread_id = execution.claim.thread_id
         task = execution.start(before=self._on_thread.get(thread_id))
@@ -349,6 +354,10 @@ class Worker:
             logger.error(
                 "a run's end could not be written", run_id=execution.claim.run_id, exc_info=error
             )
+            if isinstance(error, Unavailable):
+                self._look_now.set()
+        elif execution.was_lost:
+            self._look_now.set()
         if full or execution.thread_waits:
             self._woken.set()
         if execution.thread_waits and self._rooms.signals is not None:

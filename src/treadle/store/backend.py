@@ -108,22 +108,18 @@ class DatabaseStore(BaseStore):
 
     async def sweep(self, now: int) -> int:
         """Delete, in small pieces, what is over at ``now``; how many items that were."""
-        swept = 0
 
         async def remove(transaction: Transaction, piece: Piece) -> bool:
-            nonlocal swept
             expired = {"now": now, "limit": PIECE_ROWS}
             rows = await transaction.fetch_all(queries.EXPIRED, expired)
             for row in rows:
                 if piece.spent:
                     return False
-                await transaction.execute(queries.DELETE, dict(row))
+                await transaction.send(queries.DELETE, dict(row))
                 piece.step()
-                swept += 1
             return len(rows) < PIECE_ROWS
 
-        await in_pieces(self._database, remove)
-        return swept
+        return await in_pieces(self._database, remove)
 
     def _hand_over(self, ops: Iterable[Op]) -> Any:
         if self._loop is None:

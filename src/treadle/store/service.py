@@ -17,7 +17,7 @@ from treadle.store.models import ItemDelete, ItemPut, ItemSearch, NamespaceSearc
 
 
 class StoreService:
-    """Items over a ``BaseStore``. The gate may narrow the namespace of what is asked."""
+    """Items over a ``BaseStore``, in the namespace that the gate makes of the one asked for."""
 
     def __init__(self, store: BaseStore) -> None:
         self._store = store
@@ -31,14 +31,15 @@ class StoreService:
             "key": given.key,
             "value": given.value,
             "index": given.index,
+            "ttl": None if given.ttl is UNSET else given.ttl,
         }
         await authorize(caller, "store", "put", value)
         try:
             await self._store.aput(
-                tuple(value["namespace"]),
-                value["key"],
-                value["value"],
-                index=value["index"],
+                value["namespace"],
+                given.key,
+                given.value,
+                index=given.index,
                 ttl=NOT_PROVIDED if given.ttl is UNSET else given.ttl,
             )
         except (InvalidNamespaceError, EmbeddingFailed, NotImplementedError) as error:
@@ -48,40 +49,43 @@ class StoreService:
         self, caller: Caller, namespace: str, key: str, refresh_ttl: bool | None
     ) -> dict[str, Any] | None:
         """An item, or None. ``namespace`` is its labels joined with dots."""
-        value: dict[str, Any] = {"namespace": _labels(namespace.split(".")), "key": key}
+        value: dict[str, Any] = {
+            "namespace": _labels(namespace.split(".")),
+            "key": key,
+            "refresh_ttl": refresh_ttl,
+        }
         await authorize(caller, "store", "get", value)
-        item = await self._store.aget(
-            tuple(value["namespace"]), value["key"], refresh_ttl=refresh_ttl
-        )
+        item = await self._store.aget(value["namespace"], key, refresh_ttl=refresh_ttl)
         return None if item is None else _wire(item)
 
     async def delete(self, caller: Caller, given: ItemDelete) -> None:
         """Delete an item; that it isn't there is fine."""
         value: dict[str, Any] = {"namespace": _labels(given.namespace), "key": given.key}
         await authorize(caller, "store", "delete", value)
-        await self._store.adelete(tuple(value["namespace"]), value["key"])
+        await self._store.adelete(value["namespace"], given.key)
 
     async def search(self, caller: Caller, wanted: ItemSearch) -> list[dict[str, Any]]:
         """The items below a prefix that the filter lets through, latest update first."""
+        try:
+            check_filter(wanted.filter or {})
+        except ValueError as error:
+            raise Refused(str(error)) from None
         value: dict[str, Any] = {
             "namespace": _labels(wanted.namespace_prefix or ()),
             "filter": wanted.filter,
             "limit": wanted.limit,
             "offset": wanted.offset,
             "query": wanted.query,
+            "refresh_ttl": wanted.refresh_ttl,
         }
         await authorize(caller, "store", "search", value)
         try:
-            check_filter(value["filter"] or {})
-        except ValueError as error:
-            raise Refused(str(error)) from None
-        try:
             found = await self._store.asearch(
-                tuple(value["namespace"]),
-                query=value["query"] or None,
-                filter=value["filter"],
-                limit=value["limit"],
-                offset=value["offset"],
+                value["namespace"],
+                query=wanted.query or None,
+                filter=wanted.filter,
+                limit=wanted.limit,
+                offset=wanted.offset,
                 refresh_ttl=wanted.refresh_ttl,
             )
         except EmbeddingFailed as error:
@@ -90,20 +94,22 @@ class StoreService:
 
     async def namespaces(self, caller: Caller, wanted: NamespaceSearch) -> list[list[str]]:
         """The namespaces that hold items, in order."""
+        suffix = None if wanted.suffix is UNSET else _labels(wanted.suffix)
+        max_depth = None if wanted.max_depth is UNSET else wanted.max_depth
         value: dict[str, Any] = {
-            "namespace": _labels(() if wanted.prefix is UNSET else wanted.prefix),
-            "suffix": _labels(() if wanted.suffix is UNSET else wanted.suffix),
-            "max_depth": None if wanted.max_depth is UNSET else wanted.max_depth,
+            "namespace": None if wanted.prefix is UNSET else _labels(wanted.prefix),
+            "suffix": suffix,
+            "max_depth": max_depth,
             "limit": wanted.limit,
             "offset": wanted.offset,
         }
         await authorize(caller, "store", "list_namespaces", value)
         found = await self._store.alist_namespaces(
-            prefix=tuple(value["namespace"]) or None,
-            suffix=tuple(value["suffix"]) or None,
-            max_depth=value["max_depth"],
-            limit=value["limit"],
-            offset=value["offset"],
+            prefix=value["namespace"] or None,
+            suffix=suffix or None,
+            max_depth=max_depth,
+            limit=wanted.limit,
+            offset=wanted.offset,
         )
         return [list(path) for path in found]
 

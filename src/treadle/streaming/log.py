@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from treadle.database import Database, Transaction
+from treadle.figures import Figure
 from treadle.streaming import queries
 from treadle.streaming.entries import COUNTER_BITS, Entry
 from treadle.streaming.saving import Save, Unsaved, entry_of, number, row_of
@@ -40,6 +41,8 @@ TAKE_BYTES = 2**18
 READER_LIMIT_BYTES = 64 * 2**20
 REPLAY_PAGE = 1000
 REPLAY_BYTES = 2**20
+FEW_EVENTS = 100
+FEW_BYTES = 2**16
 
 _IDS = threading.Lock()
 
@@ -142,6 +145,16 @@ class ThreadLog:
     @property
     def has_readers(self) -> bool:
         return bool(self._readers)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is in memory because a reader has still to take it."""
+        return max((reader.lag_bytes for reader in self._readers), default=0)
+
+    @property
+    def clients(self) -> int:
+        """How many readers there are here that take events, and not only the ends of runs."""
+        return sum(reader.watches or reader.numbered for reader in self._readers)
 
     @property
     def end(self) -> int:
@@ -387,6 +400,24 @@ class EventHub:
         elif (log := self.current(thread_id)) is not None:
             log.append("", kind, name, data)
 
+    def figures(self) -> list[Figure]:
+        """What ``/metrics`` shows of it."""
+        logs = list(self._logs.values())
+        return [
+            Figure(
+                "treadle_stream_clients",
+                "gauge",
+                "Clients that read a stream of events (this process)",
+                sum(log.clients for log in logs),
+            ),
+            Figure(
+                "treadle_event_log_memory_bytes",
+                "gauge",
+                "Events that are in memory because a client has still to take them (this process)",
+                sum(log.held_bytes for log in logs),
+            ),
+        ]
+
     def current(self, thread_id: str) -> ThreadLog | None:
         """The log of a thread, if anybody reads or writes it now."""
         return self._logs.get(thread_id)
@@ -418,6 +449,13 @@ class EventHub:
         """Persist again what was taken first of all, and perhaps not committed."""
         if unsaved:
             self._unsaved.extendleft(reversed(unsaved))
+            self._save_soon()
+            self.database.hurry()
+
+    def save_again(self) -> None:
+        """Persist what was handed in: the commit that was to do it had no database."""
+        self._save_due = False
+        if self._unsaved:
             self._save_soon()
             self.database.hurry()
 
@@ -460,15 +498,20 @@ class EventHub:
         return row["last_seq"] if row else 0
 
     async def replay_numbered(self, thread_id: str, after: int, until: int) -> Sequence[Entry]:
-        """A page of kept entries with ``after < seq <= until``."""
-        rows = await self.database.scan(
+        """A page of kept entries with ``after < seq <= until``.
+
+        A few are read at once: on a busy machine, a scan waits longer than it works.
+        """
+        is_few = until - after <= FEW_EVENTS
+        read = self.database.read_all if is_few else self.database.scan
+        rows = await read(
             queries.REPLAY_NUMBERED,
             {
                 "thread_id": thread_id,
                 "after": after,
                 "until": until,
                 "limit": REPLAY_PAGE,
-                "most_bytes": REPLAY_BYTES,
+                "most_bytes": FEW_BYTES if is_few else REPLAY_BYTES,
             },
         )
         return [entry_of(row) for row in rows]

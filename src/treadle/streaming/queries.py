@@ -30,14 +30,16 @@ RETURNING last_seq
 
 LAST_SEQ = "SELECT last_seq FROM event_counters WHERE thread_id = :thread_id"
 
-# As many rows as begin within :most_bytes; their data is read only once that is known.
+# As many rows as begin within :most_bytes; their data is read only once that is known. The page
+# names the thread too: so each row is looked up by its whole key, whatever a planner believes of
+# how many rows a thread has.
 _REPLAY = """
-WITH page (id, begins_at) AS (
-    SELECT id, sum(bytes) OVER (ORDER BY {key}) - bytes FROM (
-        SELECT id, seq, length(data) AS bytes FROM events
+WITH page (thread_id, id, begins_at) AS (
+    SELECT thread_id, id, sum(bytes) OVER (ORDER BY {key}) - bytes FROM (
+        SELECT thread_id, id, seq, length(data) AS bytes FROM events
         WHERE {whose} AND {key} > :after AND {key} <= :until ORDER BY {key} LIMIT :limit) AS sizes)
 SELECT e.id, e.run_id, e.kind, e.name, e.data, e.seq, e.label, e.params
-FROM page JOIN events AS e ON e.thread_id = :thread_id AND e.id = page.id
+FROM page JOIN events AS e ON e.thread_id = page.thread_id AND e.id = page.id
 WHERE page.begins_at < :most_bytes ORDER BY e.{key}
 """
 

@@ -117,26 +117,22 @@ class Retention:
 
     async def _remove(self, oldest: str, params: dict[str, Any]) -> int:
         """Remove what ``oldest`` selects, in pieces; how many events that were."""
-        swept = 0
 
         async def remove(transaction: Transaction, piece: Piece) -> bool:
-            nonlocal swept
             rows = await transaction.fetch_all(oldest, {**params, "limit": PIECE_ROWS})
             removed: list[Row] = []
             for row in rows:
                 if piece.spent:
                     break
-                await transaction.execute(
+                await transaction.send(
                     queries.DELETE_EVENT, {"thread_id": row["thread_id"], "id": row["id"]}
                 )
                 piece.step()
                 removed.append(row)
             await _mark_trimmed(transaction, removed)
-            swept += len(removed)
             return len(removed) == len(rows) < PIECE_ROWS
 
-        await in_pieces(self._database, remove)
-        return swept
+        return await in_pieces(self._database, remove)
 
 
 async def _mark_trimmed(transaction: Transaction, removed: Sequence[Row]) -> None:

@@ -36,13 +36,18 @@ class Unsaved:
 
 
 class Save:
-    """One group commit of unsaved entries: takes all there are when its turn comes."""
+    """One group commit of unsaved entries: takes all there are when its turn comes.
+
+    It does not come if the database cannot be reached: then another one takes them.
+    """
 
     def __init__(self, hub: EventHub) -> None:
         self._hub = hub
         self._taken: list[Unsaved] = []
+        self._has_begun = False
 
     async def commit(self, transaction: Transaction) -> None:
+        self._has_begun = True
         self._taken += self._hub.take_unsaved()
         there = await _those_there(transaction, self._taken)
         taken = [one for one in self._taken if one not in there]
@@ -67,6 +72,9 @@ class Save:
                 one.log.settle(None if one.refused else one.entry)
 
     def failed(self, error: Exception) -> None:
+        if not self._has_begun:
+            self._hub.save_again()
+            return
         lost = self._taken
         if isinstance(error, Unavailable):
             for one in self._taken:

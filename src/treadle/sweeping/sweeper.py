@@ -48,10 +48,16 @@ class Sweeper:
 
 
 async def _forever(sweep: Sweep) -> None:
+    task = asyncio.current_task()
+    assert task is not None
     while True:
         try:
             if removed := await sweep.sweep(now_us()):
                 logger.info(f"swept {sweep.name}", removed=removed)
         except Exception as error:
             logger.error(f"{sweep.name} could not be swept", exc_info=error)
+        # In Python 3.11 a sweep may swallow that it is cancelled: asyncio.wait_for does, if what
+        # it waits for comes at that moment, and the pool of connections stands on it.
+        if task.cancelling():
+            return
         await asyncio.sleep(sweep.every_seconds)

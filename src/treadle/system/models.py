@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
 class WorkerFigures(msgspec.Struct, frozen=True):
@@ -14,15 +15,38 @@ class WorkerFigures(msgspec.Struct, frozen=True):
     active: int
 
 
-class Health(msgspec.Struct):
+class ServiceState(msgspec.Struct, omit_defaults=True):
+    """Whether a service that the server stands on answers; how fast, or why not."""
+
     ok: bool
-    services: dict[str, Any] = {}
+    latency_ms: float | None = None
+    error: str | None = None
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """Runs at a time in the process that answers, and how many those are now."""
+
+    max: int
+    active: int
+    available: int
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    """Whether the server is well; the rest was asked for with ``check_db``.
+
+    ``queue_age_secs`` is for how long the oldest run that could start has waited.
+    """
+
+    ok: bool
+    services: dict[str, ServiceState]
+    workers: WorkerState | UnsetType = UNSET
+    queue_age_secs: float | UnsetType | None = UNSET
 
 
 class HealthQuery(msgspec.Struct):
-    """With ``check_db`` the database is asked too."""
+    """With ``check_db`` (true, false, or an integer) the database and Redis are asked too."""
 
-    check_db: bool = False
+    check_db: str = "false"
 
 
 class MetricsQuery(msgspec.Struct):
@@ -44,6 +68,19 @@ class Info(msgspec.Struct):
     langgraph_py_version: str
     flags: dict[str, bool]
     host: HostInfo
+
+
+class BacklogFigures(msgspec.Struct, frozen=True):
+    """What else waits in the database, for all processes.
+
+    ``webhooks_late_secs`` and ``crons_late_secs`` are for how long the oldest that is due is due.
+    """
+
+    webhooks: int
+    webhooks_late_secs: float
+    crons_late_secs: float
+    kept_events: int
+    kept_event_bytes: int
 
 
 class QueueFigures(msgspec.Struct, frozen=True):

@@ -1,8 +1,17 @@
-"""The SQL behind health and metrics, by name. All of it is answered by partial indexes."""
+"""The SQL behind health and metrics, by name. Most of it is answered by partial indexes."""
 
 from __future__ import annotations
 
 CHECK = "SELECT 1 AS one"
+
+WEBHOOKS = "SELECT COUNT(*) AS n, MIN(due_at) AS due FROM webhook_outbox"
+
+OVERDUE_CRON = """
+SELECT MIN(next_run_at) AS due FROM crons WHERE enabled = 1 AND next_run_at <= :now
+"""
+
+# Visits every event: not for every scrape.
+KEPT_EVENTS = "SELECT COUNT(*) AS n, SUM(length(data)) AS bytes FROM events"
 
 IN_FLIGHT = """
 SELECT status, COUNT(*) AS n FROM runs WHERE status IN ('pending', 'running') GROUP BY status

@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import msgspec
+
+from treadle.errors import Refused
 from treadle.http.endpoint import Endpoint, Handler
-from treadle.http.openapi import document
+from treadle.http.merging import with_app
+from treadle.http.openapi import document, with_security
 from treadle.http.request import Request
 from treadle.http.response import JSON_TYPE, Body, Response, json_response
 from treadle.serialization import dumps
 from treadle.system.models import Health, HealthQuery, Info, MetricsQuery
 from treadle.system.page import docs_page
-from treadle.system.prometheus import CONTENT_TYPE
 from treadle.system.service import SystemService
 
 TAG = "System"
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _HTML = (b"content-type", b"text/html; charset=utf-8")
-_PROMETHEUS = (b"content-type", CONTENT_TYPE)
+_PROMETHEUS = (b"content-type", b"text/plain; version=1.0.0; charset=utf-8")
 
 
-def routes(service: SystemService, api: Sequence[Endpoint]) -> list[Endpoint]:
-    """The system's endpoints. ``api`` is everything else that is served: it is documented."""
+def routes(
+    service: SystemService,
+    api: Sequence[Endpoint],
+    security: Mapping[str, Any] | None = None,
+    *,
+    custom: Callable[[], dict[str, Any] | None] | None = None,
+    prefix: str = "",
+) -> list[Endpoint]:
+    """The system's endpoints. ``api`` is everything else that is served: it is documented.
+
+    ``security`` is what the documentation is to say of authentication (see ``with_security``),
+    ``custom`` gives what the project's own app says of itself, and all paths are below ``prefix``.
+    """
     served = tuple(api)
 
     @cache
     def openapi_bytes() -> bytes:
-        return dumps(document([*served, *own]))
+        endpoints = [*served, *own]
+        found = document(endpoints)
+        if security is not None:
+            found = with_security(found, endpoints, security)
+        if custom is not None and (more := custom()) is not None:
+            found = with_app(found, more)
+        if prefix:
+            found["servers"] = [{"url": prefix}]
+        return dumps(found)
 
     @cache
     def docs_bytes() -> bytes:
         return docs_page(openapi_bytes())
 
     async def ok(request: Request) -> Response:
-        if request.query(HealthQuery).check_db:
-            services = await service.services()
-            down = {name: False for name, is_well in services.items() if not is_well}
-            # Without Redis all goes on, only slower.
-            ok = services["database"]
-            return json_response({"ok": ok, "services": down}, 200 if ok else 500)
-        return json_response({"ok": True, "services": {}})
+        if not service.has_meta:
+            return json_response({"ok": True})
+        if not _wants_check(request.query(HealthQuery).check_db):
+            return json_response({"ok": True, "services": {}})
+        health = await service.health()
+        return json_response(msgspec.to_builtins(health), 200 if health.ok else 500)
 
     async def info(request: Request) -> Response:
         return json_response(service.info({endpoint.tag for endpoint in served}))
@@ -64,9 +87,22 @@ def routes(service: SystemService, api: Sequence[Endpoint]) -> list[Endpoint]:
     own = [
         probe("/ok", ok, "Is the server well?", query=HealthQuery, answer=Health),
         probe("/", ok, "Is the server well?", query=HealthQuery, answer=Health),
+    ]
+    if not service.has_meta:
+        return own
+    own += [
         probe("/info", info, "Versions and features", answer=Info),
         probe("/metrics", figures, "Figures", query=MetricsQuery, media_type="text/plain"),
         probe("/openapi.json", openapi, "The OpenAPI document", answer=dict[str, Any]),
         probe("/docs", docs, "The API, to read", media_type="text/html"),
     ]
     return own
+
+
+def _wants_check(text: str) -> bool:
+    """What ``check_db`` says: true, false, or an integer, as the reference server has it."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text) != 0
+    raise Refused(f"check_db is {text[:100]!r}, but it has to be true, false, 0 or 1")

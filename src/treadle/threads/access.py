@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.auth import Filter
+from treadle.auth import Filter, condition
 from treadle.database import Dialect, Row, Transaction
 from treadle.errors import Conflict, NotFound
 from treadle.threads import queries
@@ -16,11 +16,10 @@ def restricted(
     dialect: Dialect, sql: str, thread_id: str, allowed: Filter | None
 ) -> tuple[str, dict[str, Any]]:
     """``sql``, which ends in ``WHERE thread_id = :thread_id``, for what the caller may see."""
-    params: dict[str, Any] = {"thread_id": thread_id}
-    if not allowed:
-        return sql, params
-    condition, more = dialect.json_contains("threads.metadata", allowed, "allowed")
-    return f"{sql} AND {condition}", params | more
+    if allowed is None:
+        return sql, {"thread_id": thread_id}
+    visible, params = condition(dialect, "threads.metadata", allowed)
+    return f"{sql} AND {visible}", {"thread_id": thread_id, **params}
 
 
 def not_found(thread_id: str) -> NotFound:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from treadle.auth import Filter
+from treadle.auth import Filter, condition
 from treadle.database import Dialect
 from treadle.threads.models import ThreadCount, ThreadSearch
 
@@ -42,8 +42,6 @@ LOCK = "/*postgres FOR UPDATE*/"
 EXISTS_LOCKED = f"{EXISTS} {LOCK}"
 
 STATE_BASIS = "SELECT metadata, state_updated_at FROM threads WHERE thread_id = :thread_id"
-
-STATE_BASIS_LOCKED = f"{STATE_BASIS} {LOCK}"
 
 IN_FLIGHT = """
 SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN ('pending', 'running')
@@ -161,14 +159,19 @@ class Search:
         self._conditions: list[str] = []
         if ids:
             self._add(*dialect.any_of("threads.thread_id", list(ids), "ids"))
-        for prefix, metadata in (("allowed", allowed), ("metadata", wanted.metadata)):
-            if metadata:
-                self._add(*dialect.json_contains("threads.metadata", metadata, prefix))
+        is_led = bool(ids)
+        if allowed is not None:
+            self._add(*condition(dialect, "threads.metadata", allowed, leads=not is_led))
+            is_led = is_led or allowed.is_selective
+        if wanted.metadata:
+            column, metadata = "threads.metadata", wanted.metadata
+            self._add(*dialect.json_contains(column, metadata, "metadata", leads=not is_led))
+            is_led = is_led or _has_scalar(metadata)
         if wanted.values:
             self._add(*dialect.json_contains("threads.state_values", wanted.values, "values"))
         if isinstance(wanted.status, str):
             self._add("threads.status = :status", {"status": wanted.status})
-        self.is_selective = bool(ids) or _has_scalar(wanted.metadata) or _has_scalar(allowed)
+        self.is_selective = is_led
         """Whether an index leads to what it may find."""
         self._where = f" WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
         if isinstance(wanted, ThreadSearch):
@@ -207,5 +210,5 @@ class Search:
         return f"{self._select} WHERE {condition}{self._order}", {**self.params, **params}
 
 
-def _has_scalar(pattern: dict[str, Any] | None) -> bool:
-    return any(value is None or isinstance(value, str | int) for value in (pattern or {}).values())
+def _has_scalar(pattern: dict[str, Any]) -> bool:
+    return any(value is None or isinstance(value, str | int) for value in pattern.values())

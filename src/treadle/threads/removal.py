@@ -106,5 +106,5 @@ class _Leftovers:
         for table, key in queries.LEFT_BEHIND.items():
             if not await piece.delete(transaction, table, key, within):
                 return False
-        await transaction.execute(queries.UNBURY, within)
+        await transaction.send(queries.UNBURY, within)
         return True

@@ -38,6 +38,8 @@ class ThreadFinder:
         ids = _parse_ids(wanted.ids)
         extracts = parse_extracts(wanted.extract) if wanted.extract else {}
         value = {**_filters(wanted), "limit": wanted.limit, "offset": wanted.offset}
+        if ids:
+            value["ids"] = ids
         allowed = await authorize(caller, "threads", "search", value)
         columns = picked_columns(wanted.select, extracts)
         search = queries.Search(self._database.dialect, wanted, ids, allowed, columns)
@@ -49,7 +51,8 @@ class ThreadFinder:
 
     async def count(self, caller: Caller, wanted: ThreadCount) -> int:
         """How many threads match every filter."""
-        allowed = await authorize(caller, "threads", "search", _filters(wanted))
+        value = {**_filters(wanted), "limit": 0, "offset": 0}
+        allowed = await authorize(caller, "threads", "search", value)
         return await self._total(queries.Search(self._database.dialect, wanted, (), allowed))
 
     async def _page(self, search: queries.Search, wanted: ThreadSearch) -> tuple[list[Row], int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from treadle.auth import Caller, Filter, authorize
+from treadle.auth import Caller, Filter, authorize, narrowed
 from treadle.checkpoints import upkeep
 from treadle.clock import now_us
 from treadle.database import Database, Row, Transaction
@@ -112,7 +112,7 @@ class ThreadService:
                 return thread_json(existing)
             raise Conflict(f"Thread with ID {thread_id} already exists") from None
         if before is not None:
-            return await self._shown(before[0])
+            return await self._shown(before[0], allowed)
         if staged is not None:
             await staged.saver.write_outside()
         return thread_json(row) if staged is None else await self._shown(thread_id)
@@ -126,17 +126,18 @@ class ThreadService:
     async def copy(self, caller: Caller, thread_id: str) -> Json:
         """A new thread with the metadata, config and all states of this one, but no runs."""
         allowed = await authorize(caller, "threads", "read", {"thread_id": thread_id})
-        source = await self._find(queries.GET, thread_id, allowed)
+        sql, params = restricted(self._database.dialect, queries.GET, thread_id, allowed)
+        source = await self._database.read_one(sql, params)
         if source is None:
             raise not_found(thread_id)
         target, now = new_id(), now_us()
-        value: Json = {"thread_id": target, "metadata": loads(source["metadata"])}
+        value: Json = {"thread_id": target}
         await authorize(caller, "threads", "create", value)
-        metadata: Json = value["metadata"]
+        metadata: Json = {**loads(source["metadata"]), **value.get("metadata", {})}
         ttl = ttl_columns(UNSET, self._ttl_default, now)
 
         async def write(tx: Transaction) -> bool:
-            found = await tx.fetch_one(queries.GET, {"thread_id": thread_id})
+            found = await tx.fetch_one(sql, params)
             if found is None:
                 raise not_found(thread_id)
             row = _new_row(target, metadata, now, ttl, found["config"])
@@ -184,8 +185,8 @@ class ThreadService:
         sql, params = restricted(self._database.dialect, sql, thread_id, allowed)
         return await self._database.read_one(sql, params)
 
-    async def _shown(self, thread_id: str) -> Json:
-        row = await self._find(queries.GET, thread_id, None)
+    async def _shown(self, thread_id: str, allowed: Filter | None = None) -> Json:
+        row = await self._find(queries.GET, thread_id, allowed)
         if row is None:
             raise not_found(thread_id)
         return thread_json(row)
@@ -194,7 +195,7 @@ class ThreadService:
 
     async def patch(self, caller: Caller, thread_id: str, patch: ThreadPatch) -> Json:
         """Merge metadata, at its top level; set a new TTL where one is given."""
-        value: Json = {"thread_id": thread_id, "metadata": patch.metadata, "action": "update"}
+        value: Json = {"thread_id": thread_id, "metadata": patch.metadata}
         allowed = await authorize(caller, "threads", "update", value)
         added: Json = value["metadata"]
         sql, params = restricted(self._database.dialect, queries.TOUCH, thread_id, allowed)
@@ -224,18 +225,22 @@ class ThreadService:
     async def prune(self, caller: Caller, thread_ids: Iterable[str], strategy: Strategy) -> int:
         """Delete threads, or all but their latest states; how many were there to prune.
 
-        A thread on which runs are in flight keeps all its states, and isn't counted for it.
+        A thread on which runs are in flight keeps all its states, and isn't counted for it. For
+        whoever may not see all threads, one that they don't see is a ``NotFound``.
         """
-        wanted = dict.fromkeys(parse_id(text, "thread") for text in thread_ids)
+        wanted = list(dict.fromkeys(parse_id(text, "thread") for text in thread_ids))
+        allowed = await authorize(caller, "threads", "delete", {"thread_ids": wanted})
         if strategy == "keep_latest":
             self._saver.require("aprune", "remove all states but the latest")
-            kept = await self._prune(caller, wanted, self._keep_latest_in)
+            kept = await self._prune(caller, wanted, self._keep_latest_in, allowed)
             if not self._saver.in_database:
                 await self._saver.aprune(kept)
             return len(kept)
-        return len(await self._delete(caller, wanted))
+        return len(await self._delete(caller, wanted, allowed))
 
-    async def _delete(self, caller: Caller, thread_ids: Iterable[str]) -> list[str]:
+    async def _delete(
+        self, caller: Caller, thread_ids: Iterable[str], within: Filter | None = None
+    ) -> list[str]:
         """Delete threads, and end what is executed on them; those that were there."""
 
         async def delete_in(tx: Transaction, thread_id: str, piece: Piece) -> bool:
@@ -244,7 +249,7 @@ class ThreadService:
                 await self._deleted_in(tx, thread_id)
             return True
 
-        deleted = await self._prune(caller, thread_ids, delete_in)
+        deleted = await self._prune(caller, thread_ids, delete_in, within)
         for thread_id in deleted:
             await self._stop_runs(thread_id)
         self.removal.begin()
@@ -255,23 +260,29 @@ class ThreadService:
         caller: Caller,
         thread_ids: Iterable[str],
         prune_in: Callable[[Transaction, str, Piece], Awaitable[bool]],
+        within: Filter | None,
     ) -> list[str]:
         """The threads that the caller may delete and ``prune_in`` has pruned."""
         visible: list[tuple[str, str, Json]] = []
+        dialect = self._database.dialect
+        is_restricted = False
         for thread_id in thread_ids:
-            allowed = await authorize(caller, "threads", "delete", {"thread_id": thread_id})
-            dialect = self._database.dialect
+            asked = await authorize(caller, "threads", "delete", {"thread_id": thread_id})
+            allowed = narrowed(within, asked)
+            is_restricted = is_restricted or allowed is not None
             sql, params = restricted(dialect, queries.EXISTS, thread_id, allowed)
             visible.append((thread_id, f"{sql} {queries.LOCK}", params))
 
         async def write(tx: Transaction) -> list[str]:
             piece = Piece()
-            return [
-                thread_id
-                for thread_id, sql, params in visible
-                if await tx.fetch_one(sql, params) is not None
-                and await prune_in(tx, thread_id, piece)
-            ]
+            pruned: list[str] = []
+            for thread_id, sql, params in visible:
+                if await tx.fetch_one(sql, params) is None:
+                    if is_restricted:
+                        raise not_found(thread_id)
+                elif await prune_in(tx, thread_id, piece):
+                    pruned.append(thread_id)
+            return pruned
 
         return await self._database.write(write)
 

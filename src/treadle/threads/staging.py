@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import (
     PendingWrite,
 )
 
+from treadle.auth.users import User
 from treadle.checkpoints.rows import (
     NewRow,
     address,
@@ -33,13 +34,14 @@ from treadle.serialization import loads
 class StagingSaver(BaseCheckpointSaver[Any]):
     """Reads through to ``saver``, keeps back what is put, and writes it on ``write_in``.
 
-    All is serialized where it is put: what cannot be written fails there, and what is read
-    again is as it will be once it is written.
+    All is serialized where it is put, and encrypted on behalf of ``user``: what cannot be written
+    fails there, and what is read again is as it will be once it is written.
     """
 
-    def __init__(self, saver: Saver) -> None:
+    def __init__(self, saver: Saver, user: User | None = None) -> None:
         super().__init__(serde=saver.serde)
         self._saver = saver
+        self._sealer = saver.blobs and saver.blobs.sealer(self.serde, user)
         self._latest: dict[str, str] = {}
         self._read: dict[tuple[str, str], tuple[NewRow, tuple[str, bytes]]] = {}
         self._pending: dict[tuple[str, str], list[PendingWrite]] = {}
@@ -92,6 +94,8 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         row, values = checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)
+        if self._sealer is not None:
+            await self._sealer.seal(values, row)
         self._checkpoints.append(row)
         self._values.extend(values)
         thread_id, ns = address(config)
@@ -110,12 +114,15 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         rows = write_rows(self.serde, config, writes, task_id, task_path, None)
+        staged = [(task_id, row["channel"], (row["type"], row["value"])) for row in rows]
+        if self._sealer is not None:
+            await self._sealer.seal(rows)
         self._writes.extend(rows)
         self._puts.append(
             partial(self._saver.aput_writes, config, list(writes), task_id, task_path)
         )
         _, ns = address(config)
         self._pending.setdefault((ns, checkpoint_id_of(config) or ""), []).extend(
-            (task_id, row["channel"], self.serde.loads_typed((row["type"], row["value"])))
-            for row in rows
+            (task_id, channel, self.serde.loads_typed(dumped))
+            for task_id, channel, dumped in staged
         )

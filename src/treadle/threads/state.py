@@ -14,7 +14,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send, StateSnapshot
 from langgraph.types import StateUpdate as GraphUpdate
 
-from treadle.auth import Caller, Filter, authorize
+from treadle.auth import Caller, Filter, authorize, narrowed
+from treadle.auth.callers import auth_configurable
 from treadle.clock import now_us
 from treadle.database import Database, Row, Transaction
 from treadle.errors import Conflict, Invalid, NotFound, Refused, RequestError
@@ -83,9 +84,9 @@ class ThreadStates:
         select: Sequence[str] = (),
     ) -> Json:
         """The latest state, or the one at ``checkpoint``; ``NotFound`` if that is unknown."""
+        address = _address(thread_id, checkpoint or {})
         allowed = await authorize(caller, "threads", "read", {"thread_id": thread_id})
         graph_id = _graph_id(await self._row(thread_id, allowed))
-        address = _address(thread_id, checkpoint or {})
         snapshot = EMPTY
         if graph_id is not None:
             async with self._graph(caller, graph_id, thread_id, "threads.read") as graph:
@@ -110,16 +111,16 @@ class ThreadStates:
         ``before`` is a checkpoint, its id, or a config that names it. ``metadata`` keeps the
         states whose metadata has these entries.
         """
+        address = _address(thread_id, checkpoint or {})
+        until = _before(thread_id, before)
+        if until is not None:
+            address["checkpoint_ns"] = address["checkpoint_ns"] or until["checkpoint_ns"]
         allowed = await authorize(caller, "threads", "read", {"thread_id": thread_id})
         graph_id = _graph_id(await self._row(thread_id, allowed))
-        address = _address(thread_id, checkpoint or {})
         wanted = dict(metadata or {})
         same_thread = wanted.pop("thread_id", thread_id) == thread_id
         if graph_id is None or limit <= 0 or not same_thread:
             return []
-        until = _before(thread_id, before)
-        if until is not None:
-            address["checkpoint_ns"] = address["checkpoint_ns"] or until["checkpoint_ns"]
         async with self._graph(caller, graph_id, thread_id, "threads.read") as graph:
             found = graph.aget_state_history(
                 {"configurable": address},
@@ -155,7 +156,11 @@ class ThreadStates:
             yield bind(graph, saver, self._store)
             return
         config: RunnableConfig = {
-            "configurable": {"thread_id": thread_id, "graph_id": graph_id},
+            "configurable": {
+                "thread_id": thread_id,
+                "graph_id": graph_id,
+                **auth_configurable(caller),
+            },
         }
         async with self._registry.open(
             graph_id, config, access=access, store=self._store, caller=caller
@@ -171,16 +176,16 @@ class ThreadStates:
         there, and ``Refused`` with the graph's words for values that it cannot take. What is
         refused changes nothing. Updates of one thread follow one another.
         """
-        value = {"thread_id": thread_id, "action": "update_state", "values": update.values}
-        allowed = await authorize(caller, "threads", "update", value)
-        checkpoint = {"checkpoint_id": update.checkpoint_id, **update.checkpoint}
-        address = _address(thread_id, checkpoint)
+        address = _address(thread_id, {"checkpoint_id": update.checkpoint_id, **update.checkpoint})
+        changeable = await authorize(caller, "threads", "update", {"thread_id": thread_id})
+        readable = await authorize(caller, "threads", "read", {"thread_id": thread_id})
+        allowed = narrowed(changeable, readable)
         async with self._locks.setdefault(thread_id, asyncio.Lock()):
             for _ in range(MAX_ATTEMPTS):
                 row = await self._row(thread_id, allowed)
                 staged = await self._stage_update(caller, row, address, update)
                 try:
-                    commit = partial(self._commit, address, row, staged)
+                    commit = partial(self._commit, address, allowed, row, staged)
                     await self._database.write(commit, address["thread_id"])
                     await staged.saver.write_outside()
                     break
@@ -234,7 +239,7 @@ class ThreadStates:
         )
 
     async def _stage(self, caller: Caller, thread_id: str, graph_id: str, apply: Apply) -> Staged:
-        saver = StagingSaver(self._saver)
+        saver = StagingSaver(self._saver, caller.user)
         async with self._graph(caller, graph_id, thread_id, "threads.update", saver) as graph:
             try:
                 config = await apply(graph)
@@ -245,9 +250,13 @@ class ThreadStates:
                 raise Refused(str(error) or type(error).__name__) from error
         return Staged(saver, config, root)
 
-    async def _commit(self, address: Json, basis: Row, staged: Staged, tx: Transaction) -> None:
+    async def _commit(
+        self, address: Json, allowed: Filter | None, basis: Row, staged: Staged, tx: Transaction
+    ) -> None:
         thread_id: str = address["thread_id"]
-        now = await tx.fetch_one(queries.STATE_BASIS_LOCKED, {"thread_id": thread_id})
+        dialect = self._database.dialect
+        sql, params = restricted(dialect, queries.STATE_BASIS, thread_id, allowed)
+        now = await tx.fetch_one(f"{sql} {queries.LOCK}", params)
         if now is None:
             raise not_found(thread_id)
         await refuse_in_flight(tx, thread_id)

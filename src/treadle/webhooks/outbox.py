@@ -18,7 +18,7 @@ from treadle import __version__
 from treadle.clock import SECOND_US, iso, now_us
 from treadle.database import Database, Row, Transaction
 from treadle.lookout import Lookout
-from treadle.serialization import dumps, fragment
+from treadle.serialization import dumps, fragment, loads
 from treadle.webhooks import queries
 from treadle.webhooks.addresses import addresses_of
 from treadle.webhooks.rules import Target, WebhookRules
@@ -49,6 +49,7 @@ class Webhooks:
 
     def __init__(self, database: Database, rules: WebhookRules) -> None:
         self.app: Any = None
+        self.enabled = True
         self.shared = self._is_open = False
         self._database, self._rules = database, rules
         self._lookout = Lookout("the webhook outbox", self._begin_due, STUMBLE_SECONDS)
@@ -88,7 +89,8 @@ class Webhooks:
 
     async def check(self, target: str) -> None:
         """Raise ``Invalid`` for a target that must not be called."""
-        await self._addresses(self._rules.target(target))
+        if self.enabled:
+            await self._addresses(self._rules.target(target))
 
     async def put(
         self,
@@ -105,6 +107,8 @@ class Webhooks:
 
         ``values`` may be JSON text.
         """
+        if not self.enabled:
+            return
         body: dict[str, Any] = {
             "run_id": run["run_id"],
             "thread_id": run["thread_id"],
@@ -122,7 +126,23 @@ class Webhooks:
         }
         if error is not None:
             body["error"] = error
-        entry = {"run_id": run["run_id"], "target": target, "body": dumps(body), "now": ended_us}
+        await self.put_body(transaction, run["run_id"], target, dumps(body), None, ended_us)
+
+    async def put_body(
+        self,
+        transaction: Transaction,
+        delivery_id: str,
+        target: str,
+        body: bytes,
+        headers: str | None,
+        now: int,
+    ) -> None:
+        """Put JSON in that is not of a run, with ``headers`` (a JSON object) of its own.
+
+        Call ``wake`` once that is durable.
+        """
+        entry = {"run_id": delivery_id, "target": target, "body": body, "headers": headers,
+                 "now": now}  # fmt: skip
         await transaction.send(queries.PUT, entry)
 
     def wake(self) -> None:
@@ -211,8 +231,10 @@ class Webhooks:
                 target = self._rules.target(entry["target"])
                 addresses = await self._addresses(target)
                 now = now_us()
-                body = _sent_at(entry["body"], now)
+                own = entry["headers"]
+                body = _sent_at(entry["body"], now) if own is None else bytes(entry["body"])
                 headers = self._headers(run_id, body, now // SECOND_US)
+                headers |= {} if own is None else loads(own)
                 status = await sender.post(target, addresses, headers, body)
         except TimeoutError:
             return f"no answer within {ATTEMPT_SECONDS:g} s"

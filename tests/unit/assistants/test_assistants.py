@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +30,7 @@ from treadle.store.backend import DatabaseStore
 @dataclass
 class Spec:
     description: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 class State(TypedDict):

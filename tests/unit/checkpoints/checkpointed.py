@@ -12,6 +12,11 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 from pydantic import BaseModel
 
+THREAD = """
+INSERT INTO threads (thread_id, created_at, updated_at, state_updated_at)
+VALUES (:id, :now, :now, :now)
+"""
+
 
 class Log(TypedDict, total=False):
     log: Annotated[list[Any], operator.add]

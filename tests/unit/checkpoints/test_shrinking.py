@@ -126,3 +126,24 @@ async def test_a_run_between_the_pieces_is_kept(
 async def test_a_thread_without_checkpoints(saver: Saver, database: Database) -> None:
     await shrink(saver, database, THREAD)
     assert not any((await contents(database, THREAD)).values())
+
+
+async def test_a_piece_that_is_rolled_back_is_done_again(
+    saver: Saver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", 60)
+    graph = chain(Log, *"ab").copy(update={"checkpointer": saver})
+    for _ in range(3):
+        await run(saver, graph, {"log": [LONG]})
+    shrinking = Shrinking(database.dialect, saver.serde, THREAD)
+    await shrinking.prepare(database.scan)
+
+    async def fail(tx: Transaction) -> None:
+        assert await shrinking.remove(tx, Piece())
+        raise RuntimeError("the connection was lost")
+
+    with pytest.raises(RuntimeError):
+        await database.write(fail)
+    assert len((await contents(database, THREAD))["checkpoints"]) > 1
+    await in_pieces(database, shrinking.remove)
+    assert len((await contents(database, THREAD))["checkpoints"]) == 1

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from treadle import __version__
-from treadle.cli import COMMANDS
+from treadle.cli import ABSENT, COMMANDS
+from treadle.cli.new import TEMPLATES
 
 
 def test_help_names_every_command(treadle):
@@ -69,6 +70,8 @@ def test_check_leaves_no_files(treadle, project, tmp_path):
         ({"graphs": {"shop": "./broken.py:x"}}, ["shop", "boom", "broken.py"]),
         ({"graphs": {"shop": "./factory.py:x"}}, ["shop", "no luck", "factory.py"]),
         ({"http": {"app": "./web.py:app"}}, ["http.app", "web.py"]),
+        ({"auth": {"path": "./own.py:auth"}}, ["auth.path", "own.py"]),
+        ({"auth": {"path": "./agent.py:graph"}}, ["auth.path", "langgraph_sdk.Auth"]),
         ({"store": {"path": "./own.py:store"}}, ["store.path", "own.py"]),
         ({"checkpointer": {"path": "./own.py:saver"}}, ["checkpointer.path", "own.py"]),
         ({"store": {"index": {"embed": "./flat.py:embed", "dims": 3}}}, ["store.index.dims is 3"]),
@@ -142,14 +145,63 @@ def test_waiting_for_a_debugger_needs_a_port_for_it(treadle, project):
     assert "--debug-port" in result.output
 
 
-def test_what_authenticates_is_not_served_open_to_others(treadle, project):
-    path = project(auth={"path": "./auth.py:auth"})
-    result = treadle("serve", "--config", path, "--host", "0.0.0.0", "--port", 0)
-    assert result.exit_code == 1
-    assert '"auth"' in result.output
-
-
 def test_chat_without_a_server_says_so(treadle):
     result = treadle("chat", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "treadle dev" in result.output
+
+
+def test_validate_reads_the_config_alone(treadle, project):
+    path = project(graphs={"a": "./not_there.py:graph", "b": "x.y:graph"}, htpp={})
+    result = treadle("validate", "--config", path)
+    assert result.exit_code == 0
+    assert f"Configuration file {path} is valid. (2 graphs found)" in result.output
+    assert 'did you mean "http"?' in result.output
+
+
+def test_validate_says_what_is_wrong(treadle, project):
+    result = treadle("validate", "--config", project(dependencies=[]))
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert "dependencies" in result.output
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_new_project_passes_its_check(treadle, tmp_path, name):
+    result = treadle("new", tmp_path / "shop", "--template", name)
+    assert result.exit_code == 0
+    # In a process of its own: each template has an agent.py.
+    command = [sys.executable, "-m", "treadle", "check", "-c", tmp_path / "shop/langgraph.json"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_new_writes_over_nothing(treadle, project):
+    path = project()
+    before = path.read_text()
+    result = treadle("new", path.parent, "--template", "agent")
+    assert result.exit_code == 1
+    assert "is there already" in result.output
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_commands_of_others_are_refused_with_what_does_the_same(treadle, name):
+    result = treadle(name)
+    assert result.exit_code == 2
+    assert ABSENT[name] in " ".join(result.output.split())
+
+
+def test_options_that_make_no_sense_are_refused_by_name(treadle, project):
+    result = treadle("dev", "--config", project(), "--tunnel")
+    assert result.exit_code == 2
+    assert "--tunnel is not supported" in result.output
+
+
+def test_https_needs_both_files_and_good_ones(treadle, project, tmp_path):
+    result = treadle("serve", "--config", project(), "--ssl-certfile", "x")
+    assert (result.exit_code, "--ssl-keyfile" in result.output) == (2, True)
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    files = ["--ssl-certfile", bad, "--ssl-keyfile", bad]
+    result = treadle("serve", "--config", project(), *files)
+    assert (result.exit_code, "bad.pem" in result.output) == (1, True)

@@ -178,7 +178,8 @@ def test_what_is_no_database_of_ours(treadle, tmp_path, postgres, command):
 
 @pytest.mark.parametrize("command", ["upgrade", "status", "vacuum"])
 def test_the_tables_of_another_program_are_left_alone(treadle, tmp_path, database, command):
-    Path(database).parent.mkdir(exist_ok=True)
+    if "://" not in str(database):
+        Path(database).parent.mkdir(exist_ok=True)
     execute(database, "CREATE TABLE runs (id INTEGER)")
     result = treadle("db", command, "--db", database, "--config", tmp_path / "none.json")
     assert result.exit_code == 1

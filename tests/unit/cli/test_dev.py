@@ -141,7 +141,7 @@ def test_the_server_ends_with_its_supervisor(start):
 
 
 def test_serve_logs_nothing_but_json(start, project):
-    project(htpp={}, auth={"path": "./a.py:auth"})
+    project(htpp={}, priority={"path": "./a.py:priority"})
     server = start("serve", "--port", "0")
     until(lambda: "serves http" in server.output, "the start")
     assert server.stop() in (0, -signal.SIGTERM)
@@ -149,7 +149,26 @@ def test_serve_logs_nothing_but_json(start, project):
     assert lines[0]["api"].startswith("http://127.0.0.1:")
     assert lines[0]["graphs"] == ["agent"]
     assert any('"htpp"' in line["event"] for line in lines)
-    assert any('"auth" is not yet in effect' in line["event"] for line in lines)
+    assert any('"priority" is not yet in effect' in line["event"] for line in lines)
+    assert not any("ANYONE" in line["event"] for line in lines)
+
+
+def test_open_doors_beyond_this_machine_are_warned_of(start):
+    server = start("serve", "--host", "0.0.0.0", "--port", "0")
+    until(lambda: "serves http" in server.output, "the start")
+    server.stop()
+    lines = [json.loads(line) for line in server.output.splitlines()]
+    [warning] = [line for line in lines if "ANYONE who can reach 0.0.0.0" in line["event"]]
+    assert warning["level"] == "warning"
+
+
+def test_with_keys_nothing_is_warned_of(start):
+    keys = {"TREADLE_API_KEYS": "ops:0123456789abcdef"}
+    server = start("serve", "--host", "0.0.0.0", "--port", "0", **keys)
+    until(lambda: "serves http" in server.output, "the start")
+    server.stop()
+    assert "ANYONE" not in server.output
+    assert "0123456789abcdef" not in server.output
 
 
 def test_the_example_is_talked_to_by_chat(start, tmp_path):
@@ -192,3 +211,35 @@ def test_the_example_is_talked_to_by_chat(start, tmp_path):
         "  The refund for order 1042 was declined: no.",
         "agent> I'm sorry, I may not refund this order. A colleague will write to you.",
     ]
+
+
+def test_a_lifespan_that_fails_stops_the_start_with_the_users_own_lines(start, project, tmp_path):
+    (tmp_path / "webapp.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from starlette.applications import Starlette\n"
+        "@asynccontextmanager\n"
+        "async def lifespan(app):\n"
+        "    raise OSError('no pool')\n"
+        "    yield\n"
+        "app = Starlette(lifespan=lifespan)\n"
+    )
+    project(http={"app": "./webapp.py:app"})
+    server = start("dev", "--port", "0", "--no-reload")
+    assert server.process.wait(PATIENCE_SECONDS) == 1
+    assert "The lifespan of http.app fails" in server.output
+    assert 'webapp.py", line 5' in server.output
+    assert "no pool" in server.output
+    assert "starlette" not in server.output
+
+
+def test_without_persistence_nothing_is_left(start, project, tmp_path):
+    project(disable_persistence=True)
+    server = start("dev", "--port", "0", "--no-reload")
+    url = server.ready()
+    assert httpx.post(f"{url}/threads", json={}).status_code == 200
+    [shown] = [line.split()[1] for line in server.output.splitlines() if "  Database" in line]
+    database = Path(shown) if Path(shown).is_absolute() else tmp_path / shown
+    assert database.exists()
+    assert server.stop() == 0
+    assert not database.exists()
+    assert not (tmp_path / ".treadle").exists()

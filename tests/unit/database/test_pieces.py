@@ -89,3 +89,22 @@ async def test_a_failure_ends_the_removal(database):
     with pytest.raises(RuntimeError):
         await in_pieces(database, remove)
     assert await left(database) == {"me": 500, "you": 500}
+
+
+async def test_what_is_remembered_is_that_of_pieces_that_were_committed(database, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", 60)
+    done: list[str] = []
+
+    async def remove(tx: Any, piece: Piece) -> bool:
+        is_done = await piece.delete(tx, "things", ("name",), WITHIN)
+        piece.then(lambda: done.append("settled"))
+        if not done:
+            done.append("begun")
+            raise RuntimeError("no")
+        return is_done
+
+    with pytest.raises(RuntimeError):
+        await in_pieces(database, remove)
+    assert done == ["begun"]
+    assert await in_pieces(database, remove) == 500
+    assert done == ["begun", "settled", "settled"]

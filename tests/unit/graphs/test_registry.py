@@ -5,6 +5,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.memory import InMemoryStore
 
 from treadle.auth import ANYONE, Caller
+from treadle.auth.users import User
 from treadle.errors import NotFound, StartupError
 from treadle.graphs import bind
 
@@ -159,7 +160,8 @@ async def test_the_runtime_says_who_wants_what(project):
     """
     registry = project({"g": "./runtimes.py:g"}, {"runtimes.py": code})
     registry.load()
-    caller = Caller("ann", ("read",), {"identity": "ann", "team": "blue"})
+    user = User({"identity": "ann", "team": "blue"}, ["read"])
+    caller = Caller("ann", ("read",), user)
     async with opened(registry, "g", caller=caller, context={"place": "shop"}):
         pass
     async with opened(registry, "g", access="threads.read", context={"place": "shop"}):

@@ -14,7 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from treadle.errors import Conflict, Forbidden, Invalid
+from treadle.auth import Caller
+from treadle.auth.users import user_of
+from treadle.errors import Conflict, Denied, Forbidden, Invalid
 from treadle.http.application import Application
 from treadle.http.cors import CorsSettings
 from treadle.http.custom_app import CustomApp
@@ -208,6 +210,97 @@ async def test_error_after_the_answer_began_does_not_begin_another(app, capsys):
     assert (answer.status, answer.body) == (200, b"")
 
 
+# -- who calls ----------------------------------------------------------------------------
+class Guard:
+    """Lets those in who say ``Bearer NAME``, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def __call__(self, scope: Any) -> Caller:
+        self.asked.append(scope)
+        found = dict(scope["headers"]).get(b"authorization", b"").decode().partition(" ")[2]
+        if found == "broken":
+            raise RuntimeError("secret")
+        if not found:
+            headers = {
+                "WWW-Authenticate": "Bearer",
+                "Content-Length": "7",
+                "X-Odd": "a\r\nb: \u20ac",
+            }
+            raise Denied(401, {"who": "are you?"}, headers)
+        return Caller(found, ("read",), user_of(found))
+
+
+async def whoami(request: Request) -> Response:
+    seen = StarletteRequest(request.scope)
+    return json_response([request.caller.identity, seen.user.identity, seen.auth.scopes])
+
+
+GUARDED = [
+    *ENDPOINTS,
+    Endpoint("GET", "/me", whoami, "T", "Me"),
+    Endpoint("GET", "/open", empty, "T", "Open", public=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/me"), ("POST", "/greet"), ("GET", "/nowhere"), ("PUT", "/me"), ("GET", "/me/"),
+     ("OPTIONS", "/me"), ("POST", "/open"), ("HEAD", "/me")],
+)  # fmt: skip
+async def test_nobody_gets_past_the_gate(method: str, path: str):
+    guard = Guard()
+    answer = await ask(
+        Application(GUARDED, authenticate=guard),
+        method,
+        path,
+        b"no json",
+        origin="https://a.example",
+    )
+    assert answer.status == 401
+    assert answer.body == (b"" if method == "HEAD" else b'{"detail":{"who":"are you?"}}')
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-length"] == "29"
+    assert answer.headers["x-odd"] == "a b: ?"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert len(guard.asked) == 1
+
+
+async def test_who_is_known_is_asked_once_and_known_to_all():
+    guard = Guard()
+    app = Application(GUARDED, authenticate=guard)
+    answer = await ask(app, "GET", "/me", authorization="Bearer ann", x_request_id="r-1")
+    assert answer.json() == ["ann", "ann", ["read"]]
+    for method, path, status in [
+        ("GET", "/nowhere", 404),
+        ("PUT", "/me", 405),
+        ("GET", "/me/", 307),
+    ]:
+        assert (await ask(app, method, path, authorization="Bearer ann")).status == status
+    assert len(guard.asked) == 4
+    given = [dict(scope["headers"])[b"x-request-id"] for scope in guard.asked]
+    assert given[0] == b"r-1"
+    assert len(given[1]) == 36
+
+
+async def test_what_is_public_asks_nobody():
+    guard = Guard()
+    app = Application(GUARDED, authenticate=guard)
+    assert (await ask(app, "GET", "/open")).status == 204
+    preflight = {"origin": "https://a.example", "access_control_request_method": "POST"}
+    assert (await ask(app, "OPTIONS", "/greet", **preflight)).status == 200
+    assert guard.asked == []
+
+
+async def test_a_gate_that_breaks_lets_nobody_in(capsys):
+    app = Application(GUARDED, authenticate=Guard())
+    answer = await ask(app, "GET", "/me", authorization="Bearer broken")
+    assert answer.status == 500
+    assert answer.headers["x-request-id"] in answer.json()["detail"]
+    assert b"secret" not in answer.body
+
+
 # -- bodies -------------------------------------------------------------------------------
 async def test_body_may_come_in_parts(app):
     answer = await ask(app, "POST", "/greet", [b'{"na', b'me": ', b'"Ada"}'])
@@ -333,7 +426,7 @@ async def test_custom_routes_come_first_and_ok_stays():
     assert (await ask(app, "GET", "/things/7/extra")).json() == {"custom": {"n": "7"}}
     assert (await ask(app, "GET", "/ok")).status == 204
     assert (await ask(app, "DELETE", "/things/7")).status == 204
-    assert (await ask(app, "POST", "/things/7/extra")).status == 404
+    assert (await ask(app, "POST", "/things/7/extra")).status == 405
 
 
 async def test_lifespans_are_entered_in_order_and_left():
@@ -445,3 +538,24 @@ async def test_a_handler_that_raises_closes_its_socket(name, code):
         assert await upgrade.meets() == ["accept", "close"]
     assert upgrade.sent[1]["code"] == code
     assert upgrade.sent[1]["reason"]
+
+
+async def test_a_socket_passes_the_same_gate():
+    guard = Guard()
+    assert await Upgrade(authorization="Bearer ann").meets(authenticate=guard) == ["accept", "send"]
+    assert b"x-request-id" in dict(guard.asked[0]["headers"])
+    upgrade = Upgrade()
+    assert await upgrade.meets(authenticate=guard) == ["http.response.start", "http.response.body"]
+    assert upgrade.sent[0]["status"] == 401
+    assert (b"www-authenticate", b"Bearer") in upgrade.sent[0]["headers"]
+    assert upgrade.sent[1]["body"] == b'{"detail":{"who":"are you?"}}'
+
+
+async def test_a_socket_is_not_let_in_by_a_gate_that_breaks(capsys):
+    upgrade = Upgrade(authorization="Bearer broken")
+    assert await upgrade.meets(authenticate=Guard()) == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert upgrade.sent[0]["status"] == 500
+    assert b"secret" not in upgrade.sent[1]["body"]

@@ -103,6 +103,13 @@ async def ask(state: State) -> State:
     return {"answer": interrupt("well?")}
 
 
+def ask_and_log(text: str) -> Any:
+    async def run(state: State) -> State:
+        return {"log": [interrupt(text)]}
+
+    return run
+
+
 chain = graph_of(a=step("a"), b=step("b"), c=step("c"))
 gated = graph_of(first=step("first"), wait=wait, last=step("last"))
 lingering = graph_of(linger=linger)
@@ -110,6 +117,25 @@ blocking = graph_of(first=step("first"), block=block)
 boom = graph_of(first=step("first"), explode=explode)
 self_cancelled = graph_of(first=step("first"), cancel_itself=cancel_itself)
 question = graph_of(ask=ask)
+questions = (
+    StateGraph(State)
+    .add_node("one", lambda state: {"log": [interrupt("well?")]})
+    .add_node("other", lambda state: {"log": [interrupt("and?")]})
+    .add_edge(START, "one")
+    .add_edge(START, "other")
+    .compile()
+)
+
+_twice = StateGraph(State).add_node(
+    "ask", lambda state: {"log": [interrupt("first?") + interrupt("second?")]}
+)
+twice = _twice.add_edge(START, "ask").compile()
+nested = (
+    StateGraph(State)
+    .add_node("asks", graph_of(one=ask_and_log("first?"), other=ask_and_log("second?")))
+    .add_edge(START, "asks")
+    .compile()
+)
 
 
 @asynccontextmanager
@@ -126,5 +152,8 @@ NAMES = (
     "boom",
     "self_cancelled",
     "question",
+    "questions",
+    "twice",
+    "nested",
     "badly_closed",
 )

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from treadle.auth import ANYONE
+from treadle.checkpoints.run_saver import RunSaver
 from treadle.database import Transaction
+from treadle.errors import Unavailable
 from treadle.runs.execution import Execution
 from treadle.runs.outcome import END, EVENT, GONE_KIND
 from treadle.serialization import loads
@@ -280,6 +282,62 @@ async def test_a_run_that_was_taken_over_writes_nothing_more(house, graphs, dura
     run.reader.close()
 
 
+LOG = ["first", "a", "last"]
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_an_end_whose_commit_was_not_answered_is_told_once(
+    house, graphs, monkeypatch, is_written, temporary
+):
+    thread = None if temporary else await house.thread()
+    run = await house.create(thread, "gated", "end", input={"gate": "a"}, durability="sync")
+    await house.at("a")
+    write, lost = house.database.write, 0
+
+    async def unanswered(body: Any, thread_id: str | None = None) -> Any:
+        nonlocal lost
+        if thread_id is None or "_write_end" not in body.__code__.co_names or lost:
+            return await write(body, thread_id)
+        lost += 1
+        if is_written:
+            await write(body, thread_id)
+        raise Unavailable("The connection to the database was lost")
+
+    monkeypatch.setattr(house.database, "write", unanswered)
+    graphs.gates["a"].set()
+    outcome = await house.outcome(run)
+    assert lost == 1
+    assert (outcome.status, outcome.output["log"]) == ("success", LOG)
+    if thread is not None:
+        values = {"gate": "a", "log": LOG}
+        assert await verdict(house, thread) == (["success"], "idle", None, values)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_run_that_loses_the_database_goes_on_later(house, graphs, monkeypatch, durability):
+    thread = await house.thread()
+    run = await house.create(thread, "gated", "end", input={"gate": "a"}, durability=durability)
+    await house.at("a")
+    await house.database.flush()
+    settle, lost = RunSaver.settle, 0
+
+    async def unanswered(saver: Any) -> None:
+        nonlocal lost
+        lost += 1
+        if lost == 1:
+            raise Unavailable("The database does not answer")
+        await settle(saver)
+
+    monkeypatch.setattr(RunSaver, "settle", unanswered)
+    graphs.gates["a"].set()
+    outcome = await house.outcome(run)
+    assert outcome.status == "success"
+    assert (await house.shown(run))["status"] == "success"
+    values = {"gate": "a", "log": LOG}
+    assert await verdict(house, thread) == (["success"], "idle", None, values)
+
+
 @pytest.mark.parametrize("action", ["interrupt", "rollback", "timeout", "delete"])
 async def test_nor_does_it_when_it_is_stopped(house, action):
     thread = await house.thread()
@@ -395,6 +453,28 @@ async def test_a_command_on_a_fresh_thread_is_a_plain_error(house, command):
     outcome = await house.run(await house.thread(), "question", command=command)
     assert outcome.error["error"] == "ValueError"
     assert "command" in outcome.error["message"]
+
+
+async def test_updates_at_an_open_question_add_up_or_are_refused(house):
+    thread = await house.thread()
+    await house.run(thread, "questions")
+    shown = await house.shown_thread(thread)
+    first, second = (asked["id"] for [asked] in shown["interrupts"].values())
+    both = {"answer": 1, "log": ["told"]}
+    await house.run(thread, "questions", command={"resume": {first: "A"}, "update": both})
+    before = await house.shown_thread(thread)
+    for update in ({"answer": 2}, [["gate", "a"], ["gate", "b"]]):
+        command = {"resume": {second: "B"}, "update": update}
+        outcome = await house.run(thread, "questions", command=command)
+        assert outcome.error["error"] == "InvalidUpdateError"
+        assert "takes one value a step" in outcome.error["message"]
+        after = await house.shown_thread(thread)
+        assert (after["values"], after["interrupts"]) == (before["values"], before["interrupts"])
+    command = {"resume": {second: "B"}, "update": {"log": ["more"]}}
+    await house.run(thread, "questions", command=command)
+    values = (await house.shown_thread(thread))["values"]
+    assert values["answer"] == 1
+    assert sorted(values["log"]) == ["A", "B", "more", "told"]
 
 
 async def test_an_empty_answer_is_an_answer(house):

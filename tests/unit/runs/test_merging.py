@@ -10,6 +10,7 @@ from langgraph.types import Send
 
 from treadle.assistants.models import Assistant
 from treadle.auth import ANYONE, Caller
+from treadle.auth.users import User
 from treadle.errors import Invalid, Refused
 from treadle.http.validation import body_decoder
 from treadle.runs.merging import (
@@ -102,15 +103,17 @@ def test_the_servers_own_keys_cannot_be_forged(key, field):
 
 
 def test_who_calls_is_in_configurable():
-    caller = Caller("ann", ("read", "write"), {"identity": "ann", "org": 5})
+    user = User({"identity": "ann", "org": 5}, ["read", "write"])
+    caller = Caller("ann", ("read", "write"), user)
     found = kwargs_of(asked(), caller=caller)["config"]["configurable"]
-    assert found["langgraph_auth_user"] == {"identity": "ann", "org": 5}
+    assert dict(found["langgraph_auth_user"]) == {"identity": "ann", "org": 5}
     assert found["langgraph_auth_user_id"] == "ann"
     assert found["langgraph_auth_permissions"] == ["read", "write"]
 
 
 def test_user_id_is_the_clients_own():
     assert configurable_of(asked())["user_id"] == ""
+    assert kwargs_of(asked(), caller=Caller("ann"))["config"]["configurable"]["user_id"] == "ann"
     assert configurable_of(asked(config={"configurable": {"user_id": "me"}}))["user_id"] == "me"
 
 

@@ -13,7 +13,7 @@ from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, STATE
 from treadle.runs.streams import last_event_id, replay, run_stream, thread_stream
 from treadle.serialization import dumps
 from treadle.streaming import log as log_module
-from treadle.streaming.entries import COUNTER_BITS, id_text
+from treadle.streaming.entries import COUNTER_BITS, Entry, id_text
 from treadle.streaming.log import EventHub, ThreadLog
 
 THREAD, RUN, OTHER = "thread", "run", "other"
@@ -206,6 +206,25 @@ async def test_a_replay_and_what_follows_are_everything_once(told):
 
     assert await told.sends(response, happens) == ["e2", "e3", "e4", "e5"]
     assert told.ids()[:3] == [id_text(id) for id in ids[2:]]
+
+
+@pytest.mark.parametrize("seen", [1, 3])
+async def test_what_was_seen_at_another_process_is_not_sent_when_it_comes_here(told, seen):
+    told.event("e0", keep=True)
+    reader = told.log.read()
+    begin = reader.start_id
+    ids = [begin + (seconds * 1000 << COUNTER_BITS) for seconds in range(1, 5)]
+    past = replay(told.hub, THREAD, RUN, ids[seen - 1], begin)
+    response = run_stream(
+        reader, RUN, with_ids=True, headers=(), past=past, seen_until=ids[seen - 1]
+    )
+
+    def happens() -> None:
+        for number, id in enumerate(ids, 1):
+            told.log.publish(Entry(id, RUN, EVENT, f"e{number}", b"{}"))
+        told.log.publish(Entry(ids[-1] + 1, RUN, END, "", b""))
+
+    assert await told.sends(response, happens) == [f"e{n}" for n in range(seen + 1, 5)]
 
 
 async def test_a_replay_of_an_ended_run_closes(told):

@@ -499,3 +499,20 @@ async def test_kept_entries_survive_the_process(new_database):
         append(hub.log(THREAD), len(expected) - 1, keep=True)
         assert await replayed(hub) == expected
         await database.close()
+
+
+async def test_clients_and_what_waits_for_them_are_counted(hub):
+    def figures() -> dict[str, Any]:
+        return {figure.name: figure.value for figure in hub.figures()}
+
+    assert set(figures().values()) == {0}
+    log = hub.log(THREAD)
+    reader, waiter = log.read(), log.read(watches=False)
+    append(log, "x" * 1000)
+    assert figures()["treadle_stream_clients"] == 1
+    assert figures()["treadle_event_log_memory_bytes"] > 1000
+    await read(reader, 1)
+    await read(waiter, 1)
+    assert figures()["treadle_event_log_memory_bytes"] == 0
+    reader.close()
+    assert figures()["treadle_stream_clients"] == 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from treadle.database.sqlite import SQLiteDatabase
 from treadle.errors import Unavailable
 from treadle.streaming import queries
-from treadle.streaming.log import EventHub, Reader
+from treadle.streaming.log import FEW_BYTES, FEW_EVENTS, EventHub, Reader
 
 THREAD = "00000000-0000-0000-0000-000000000001"
 
@@ -73,6 +74,37 @@ async def test_numbers_go_on_after_a_restart_and_where_nothing_is_kept(hub, log,
     tell(other.log(THREAD))
     assert [entry.seq for entry in await taken(reader, 1)] == [2]
     assert [entry.seq for entry in await other.replay_numbered(THREAD, 0, 9)] == [2]
+
+
+async def test_a_few_events_are_replayed_without_a_scan_in_between(hub, log, database):
+    """On SQLite a scan is a thread's work, and waits for the graphs that run meanwhile."""
+    reader = log.read()
+    for number in range(FEW_EVENTS):
+        tell(log, b"%d" % number)
+    await taken(reader, FEW_EVENTS)
+    replay = cast("Any", hub.replay_numbered(THREAD, 0, FEW_EVENTS))
+    if not isinstance(database, SQLiteDatabase):
+        page = await replay
+    else:
+        with pytest.raises(StopIteration) as end:
+            replay.send(None)
+        page = end.value.value
+    assert [entry.data for entry in page] == [b"%d" % number for number in range(FEW_EVENTS)]
+
+
+@pytest.mark.parametrize("many", [1, FEW_EVENTS, FEW_EVENTS + 1])
+async def test_few_or_many_are_replayed_page_by_page(hub, log, many):
+    reader = log.read()
+    for _ in range(many):
+        tell(log, b"x" * 3000)
+    await taken(reader, many)
+    found: list[int] = []
+    while len(found) < many:
+        page = await hub.replay_numbered(THREAD, len(found), many)
+        if many <= FEW_EVENTS:
+            assert sum(len(entry.data) for entry in page) < FEW_BYTES + 3000
+        found += [entry.seq for entry in page]
+    assert found == list(range(1, many + 1))
 
 
 async def test_two_that_write_at_once_never_give_the_same(hub, database):
@@ -165,3 +197,24 @@ async def test_a_commit_that_is_unclear_neither_loses_nor_doubles(
     assert [(entry.id, entry.seq) for entry in found] == list(zip(ids, range(1, 7), strict=True))
     kept = await database.read_all("SELECT id, seq FROM events ORDER BY id")
     assert [(row["id"], row["seq"]) for row in kept] == list(zip(ids, range(1, 7), strict=True))
+
+
+async def test_a_commit_that_found_no_database_is_made_up_for(log, database, monkeypatch):
+    """Whatever was handed in before, while it failed and after is kept, and told."""
+    write_soon, failures = database.write_soon, [Unavailable("no answer") for _ in range(7)]
+
+    def away(body: Any, on_error: Any, on_commit: Any = None, thread_id: Any = None) -> None:
+        if failures:
+            asyncio.get_running_loop().call_soon(on_error, failures.pop())
+        else:
+            write_soon(body, on_error, on_commit, thread_id)
+
+    monkeypatch.setattr(database, "write_soon", away)
+    reader = log.read()
+    ids = [tell(log).id for _ in range(3)]
+    for _ in range(20):
+        ids.append(tell(log).id)
+        await asyncio.sleep(0)
+    assert [entry.id for entry in await taken(reader, len(ids))] == ids
+    kept = await database.read_all("SELECT id, seq FROM events ORDER BY id")
+    assert [row["id"] for row in kept] == ids

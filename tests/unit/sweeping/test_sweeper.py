@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,19 @@ def test_it_stops_in_the_middle_of_a_sweep():
 
 def test_stopping_without_a_start_is_harmless():
     run_fast(Sweeper([]).stop())
+
+
+async def test_it_stops_though_a_sweep_swallows_that_it_is_cancelled():
+    begun = asyncio.Event()
+
+    async def sweep(now: int) -> int:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 0
+
+    sweeper = Sweeper([Sweep("things", 1000, sweep)])
+    sweeper.start()
+    await begun.wait()
+    async with asyncio.timeout(5):
+        await sweeper.stop()

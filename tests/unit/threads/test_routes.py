@@ -2,6 +2,8 @@
 
 import pytest
 
+from treadle.auth.filters import parse_filter
+
 MISSING = "00000000-0000-4000-8000-000000000000"
 
 
@@ -100,7 +102,7 @@ async def test_a_filter_of_the_gate_hides_threads(http, monkeypatch):
     mine = (await http.post("/threads", json={"metadata": {"owner": "me"}})).json()
 
     async def authorize(caller, resource, action, value):
-        return {"owner": "me"}
+        return parse_filter({"owner": "me"})
 
     for module in ("service", "state", "search"):
         monkeypatch.setattr(f"treadle.threads.{module}.authorize", authorize)
@@ -116,5 +118,7 @@ async def test_a_filter_of_the_gate_hides_threads(http, monkeypatch):
     assert (await http.post("/threads/count", json={})).json() == 1
     again = {"thread_id": theirs["thread_id"], "if_exists": "do_nothing"}
     assert (await http.post("/threads", json=again)).status_code == 409
-    pruned = await http.post("/threads/prune", json={"thread_ids": [theirs["thread_id"]]})
-    assert pruned.json() == {"pruned_count": 0}
+    for thread_id in (theirs["thread_id"], MISSING):
+        both = {"thread_ids": [mine["thread_id"], thread_id]}
+        assert (await http.post("/threads/prune", json=both)).status_code == 404
+    assert (await http.get(f"/threads/{mine['thread_id']}")).status_code == 200

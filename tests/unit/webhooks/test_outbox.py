@@ -282,7 +282,9 @@ async def test_a_run_that_does_not_end_is_not_told_of(office, receive):
     receiver = await receive()
 
     async def write(transaction: Any) -> None:
-        await transaction.execute("INSERT INTO webhook_outbox VALUES ('r', :t, '{}', 0, 0)", told)
+        await transaction.execute(
+            "INSERT INTO webhook_outbox VALUES ('r', :t, '{}', 0, 0, NULL)", told
+        )
         raise RuntimeError
 
     told = {"t": receiver.url}

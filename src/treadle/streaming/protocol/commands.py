@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import structlog
 
 from treadle.auth import Caller
-from treadle.errors import Forbidden, RequestError
+from treadle.errors import Denied, RequestError
 from treadle.runs.answering import NoInterruptedRun, UnknownInterrupt
 from treadle.runs.merging import UnknownCheckpoint
 from treadle.streaming.protocol.run_commands import RunCommands
@@ -26,7 +26,6 @@ _CODES: tuple[tuple[type[RequestError], str], ...] = (
     (UnknownCheckpoint, "no_such_checkpoint"),
     (UnknownNamespace, "no_such_namespace"),
     (NotSupported, "not_supported"),
-    (Forbidden, "permission_denied"),
 )
 
 
@@ -88,6 +87,10 @@ def error_json(id: Any, code: str, message: str) -> Json:
 
 def code_of(error: RequestError) -> str:
     """The protocol's code for a refusal of one of the rooms."""
+    if isinstance(error, Denied) and error.status >= 500:
+        return "unknown_error"
+    if error.status in (401, 403):
+        return "permission_denied"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "invalid_argument")
 
 

@@ -10,8 +10,11 @@ from treadle.streaming import queries
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import EventHub, Reader
 from treadle.streaming.protocol.envelope import ENDS, lifecycle
+from treadle.threads.access import not_found
 
 GONE_KIND = "gone"
+
+MaySee = Callable[[], Awaitable[bool]]
 
 
 class Feed:
@@ -28,12 +31,12 @@ class Feed:
         thread_id: str,
         reader: Reader,
         position: int,
-        may_see: Callable[[], Awaitable[bool]] | None,
+        may_see: MaySee | None,
     ) -> None:
         self.position = position
         self.restarts = 0
         self._hub, self._thread_id, self._reader = hub, thread_id, reader
-        self._may_see = may_see
+        self._may_see, self._is_seen = may_see, may_see is None or position > 0
         self._begun: Entry | None = None
         self._current = hub.log(thread_id).in_flight
 
@@ -42,15 +45,18 @@ class Feed:
         cls,
         hub: EventHub,
         thread_id: str,
-        may_see: Callable[[], Awaitable[bool]] | None = None,
+        may_see: MaySee | None = None,
     ) -> Feed:
         """A feed from now on. What is before its position is durable.
 
-        ``may_see`` is asked when the first events come, of a thread that was not there yet.
+        ``may_see`` says whether the thread that is there now may be seen: it is asked about what
+        there is, and about a thread that comes to be later. Raises ``NotFound``.
         """
         reader = await hub.open_reader(thread_id, watches=False, numbered=True)
         try:
             position = await hub.last_seq(thread_id)
+            if may_see is not None and position and not await may_see():
+                raise not_found(thread_id)
         except BaseException:
             reader.close()
             raise
@@ -109,17 +115,19 @@ class Feed:
         if entries is None:
             return None
         taken: list[Entry] = []
+        is_seen = self._is_seen
         for entry in entries:
             if entry.seq is not None:
                 if entry.seq > self.position:
                     self.position = entry.seq
                     taken.append(entry)
+                    is_seen = is_seen and self._is_seen
             elif entry.kind == GONE_KIND and not entry.run_id:
                 taken += self._thread_gone(entry)
-        if taken and self._may_see is not None:
-            if not await self._may_see():
+        if taken and not is_seen:
+            if self._may_see is not None and not await self._may_see():
                 return None
-            self._may_see = None
+            self._is_seen = True
         self._follow(taken)
         return taken
 
@@ -136,6 +144,7 @@ class Feed:
         """
         seq, self.position = self.position + 1, 0
         self.restarts += 1
+        self._is_seen = False
         if self._begun is None:
             return []
         end = lifecycle("interrupted", loads(self._begun.data)["graph_name"])

@@ -96,6 +96,7 @@ class ProtocolRoutes:
         return json_response(await self._answer(request, command))
 
     async def _answer(self, request: Request, command: Json) -> Json:
+        """The answer of the protocol. Raises ``NotFound`` for a thread that is kept from view."""
         id, method, thread_id = command["id"], command["method"], request.path("thread_id")
         try:
             thread_id = parse_id(thread_id, "thread")
@@ -110,6 +111,7 @@ class ProtocolRoutes:
         async def seq_of(seq_before: int | None) -> int:
             return await self._hub.last_seq(thread_id) if seq_before is None else seq_before
 
+        await self._runs.may_watch(request.caller, thread_id)
         context = Context(request.caller, request.request_id, thread_id)
         return await self._commands.answer(context, command, seq_of)
 

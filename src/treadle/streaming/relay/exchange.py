@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from treadle.cluster.run_rows import process_of
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Row, Transaction
 from treadle.streaming.entries import COUNTER_BITS, Entry
@@ -18,7 +19,7 @@ from treadle.streaming.relay import queries
 from treadle.streaming.relay.batches import Chunk, pack, sent
 from treadle.streaming.relay.forwarding import Forwarder, Forwarding
 from treadle.streaming.relay.relays import DatabaseRelay, Relay
-from treadle.streaming.relay.watching import OutcomeOf, Unpack, Watches, process_of
+from treadle.streaming.relay.watching import OutcomeOf, Unpack, Watches
 
 logger = structlog.get_logger("treadle.relay")
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from treadle.cluster.signals import Signals
 from treadle.database import Database
@@ -31,6 +31,7 @@ BLOCK_MS = 2000
 REPLY_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
 PAGE = 200
+FAULTS = (RedisError, RedisClusterException, OSError)
 
 
 class RedisRelay:
@@ -58,7 +59,7 @@ class RedisRelay:
         self._receive = receive
         try:
             await self._make_stream()
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             self._note(False, error)
         self._tasks = (
             asyncio.create_task(self._send_forever(), name="redis sender"),
@@ -76,13 +77,13 @@ class RedisRelay:
                 if client is self._sender:
                     await client.delete(self._stream(self._me))
                 await client.aclose()
-            except (RedisError, OSError):
+            except FAULTS:
                 pass  # it goes away by itself
 
     async def is_well(self) -> bool:
         try:
             await self._sender.exists(self._stream(self._me))
-        except (RedisError, OSError):
+        except FAULTS:
             return False
         return True
 
@@ -95,7 +96,7 @@ class RedisRelay:
             if is_well:
                 logger.info("Redis carries events again")
             else:
-                logger.warning("Redis fails: events go through the database", error=repr(error))
+                logger.warning("Redis fails: events go through the database", error=str(error))
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class RedisRelay:
             taken = await self._sender.xadd(
                 self._stream(target), fields, maxlen=LONGEST_STREAM, nomkstream=True
             )
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             self._note(False, error)
             return False
         return taken is not None
@@ -149,7 +150,7 @@ class RedisRelay:
                     await self._make_stream()
                     made_at = loop.time()
                 self._note(True)
-            except (RedisError, OSError) as error:
+            except FAULTS as error:
                 self._note(False, error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
@@ -177,6 +178,8 @@ def _client(uri: str, cluster: bool, seconds: float) -> Any:
     try:
         if cluster:
             return RedisCluster.from_url(uri, **options)
-        return Redis.from_url(uri, retry=Retry(NoBackoff(), 0), **options)
-    except ValueError as error:
+        client = Redis.from_url(uri, retry=Retry(NoBackoff(), 0), **options)
+        client.connection_pool.make_connection()  # which looks at the options of the URI
+    except (ValueError, TypeError) as error:
         raise StartupError(f"REDIS_URI cannot be used: {error}.") from None
+    return client

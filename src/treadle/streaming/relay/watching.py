@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from treadle.cluster.run_rows import is_kept, process_of
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Transaction
-from treadle.serialization import loads
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import ThreadLog
 from treadle.streaming.relay import queries
@@ -407,16 +407,6 @@ class Watches:
         if forgotten:
             logger.warning("threads are watched anew", threads=len(forgotten))
             await asyncio.gather(*(self._begin_anew(watch) for watch in forgotten))
-
-
-def process_of(owner: str | None) -> str | None:
-    """The name of the process that goes by ``owner`` in the rows of its runs."""
-    return None if owner is None else owner.rpartition(":")[2].partition(".")[0]
-
-
-def is_kept(kwargs: str) -> bool:
-    """Whether the events of a run with these ``kwargs`` (JSON text) are kept."""
-    return bool(loads(kwargs)["resumable"])
 
 
 def _after(chunk: Chunk) -> int:

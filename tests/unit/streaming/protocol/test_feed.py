@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from treadle.errors import Gone
+from treadle.errors import Gone, NotFound
 from treadle.streaming.log import REPLAY_PAGE
 from treadle.streaming.protocol.envelope import lifecycle
 from treadle.streaming.protocol.feed import Feed
@@ -128,3 +128,35 @@ async def test_a_thread_that_comes_to_be_another_callers_is_not_shown(hub, log):
         while (entries := await feed.next(1)) is not None:
             assert not entries
     feed.close()
+
+
+async def test_a_thread_that_is_made_anew_by_another_caller_is_not_shown(hub, log, database):
+    answers = [True, False]
+
+    async def may_see() -> bool:
+        return answers.pop(0)
+
+    feed = await Feed.open(hub, THREAD, may_see)
+    tell_of(log, "running")
+    assert await numbers(feed, 1) == [1]
+    await database.write(lambda tx: tx.execute("DELETE FROM event_counters"))
+    await database.write(lambda tx: tx.execute("DELETE FROM events"))
+    log.append("", "gone", "error", b"{}", last=True)
+    [end] = await feed.next(1) or ()
+    assert end.label == "interrupted"
+    tell(log)
+    async with asyncio.timeout(5):
+        while (entries := await feed.next(1)) is not None:
+            assert not entries
+    assert not answers
+    feed.close()
+
+
+async def test_the_past_of_another_callers_thread_is_not_shown(hub, log, database):
+    async def may_see() -> bool:
+        return False
+
+    tell(log)
+    await database.flush()
+    with pytest.raises(NotFound):
+        await Feed.open(hub, THREAD, may_see)

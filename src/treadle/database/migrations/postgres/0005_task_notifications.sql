@@ -1,0 +1,22 @@
+-- Who is told how a task of A2A ends or what it asks: the address and what goes with it, as JSON.
+-- start_id is the task's, from the metadata of its runs.
+CREATE TABLE task_notifications (
+    start_id TEXT COLLATE "C" NOT NULL,
+    config_id TEXT COLLATE "C" NOT NULL,
+    thread_id TEXT COLLATE "C" NOT NULL,
+    config TEXT NOT NULL,
+    PRIMARY KEY (start_id, config_id)
+);
+CREATE INDEX task_notifications_of_thread ON task_notifications (thread_id);
+
+CREATE FUNCTION threads_delete_task_notifications() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM task_notifications WHERE thread_id = OLD.thread_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER threads_delete_task_notifications AFTER DELETE ON threads
+FOR EACH ROW EXECUTE FUNCTION threads_delete_task_notifications();
+
+-- Headers of this delivery alone, as JSON; what has them is sent as it is. run_id tells
+-- deliveries apart: that of a notification is no run's.
+ALTER TABLE webhook_outbox ADD COLUMN headers TEXT;

@@ -1,0 +1,1 @@
+"""Assistants as MCP tools: a thin room above assistants and runs."""
