@@ -19,6 +19,7 @@ class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
     pids: Annotated[list[int], operator.add]
     n: int
+    size: int
     pause: float
     token: str
 
@@ -34,10 +35,11 @@ def _graph(*nodes: Any, **options: Any) -> Any:
 
 
 async def speak(state: State) -> State:
-    """Send ``n`` custom events with a pause between them."""
+    """Send ``n`` custom events of ``size`` bytes more with a pause between them."""
     write = get_stream_writer()
+    more = {"more": "x" * state["size"]} if "size" in state else {}
     for number in range(state.get("n", 10)):
-        write({"number": number})
+        write({"number": number, **more})
         await asyncio.sleep(state.get("pause", 0.0))
     return {"log": ["spoken"], "pids": [os.getpid()]}
 

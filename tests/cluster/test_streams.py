@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,31 @@ def test_a_created_run_is_streamed_from_its_first_event(a: Process) -> None:
         assert [event.name for event in found] == ["metadata"] + ["custom"] * 300
         numbers = [json.loads(event.data)["number"] for event in found[1:]]
         assert numbers == list(range(300))
+
+
+def test_who_waits_at_a_process_that_stood_still_is_answered(
+    a: Process, b: Process, cluster: Cluster
+) -> None:
+    """It has missed more than it may hold for a reader of events."""
+    thread, elsewhere = a.thread(), b.thread()
+    size = {"n": 250, "size": 500_000, "pause": 0.002}
+    run = a.run(thread, "talk", input=size, stream_mode=["custom"], after_seconds=1)
+    answers: list[Any] = []
+    reader = Follower(a, f"/threads/{thread}/runs/{run}/stream")
+    path = f"/threads/{thread}/runs/{run}/join"
+    waiting = threading.Thread(target=lambda: answers.append(a.call("GET", path)))
+    waiting.start()
+    until(lambda: len(reader.events) > 10, "the first events")
+    a.signal(signal.SIGSTOP)
+    try:
+        assert b.ended(thread, run) == "success"
+    finally:
+        a.signal(signal.SIGCONT)
+    waiting.join(30)
+    reader.join(30)
+    assert [answer["log"] for answer in answers] == [["spoken"]]
+    run = talk(b, elsewhere, 5, 0.0)
+    assert a.call("GET", f"/threads/{elsewhere}/runs/{run}/join")["log"] == ["spoken"]
 
 
 def test_all_observers_see_the_same(a: Process, b: Process) -> None:

@@ -11,7 +11,8 @@ restarts and processes. The transaction that persists them gives the numbers, so
 cannot give the same, and readers hear of them after it: what was told has its number for good.
 
 Invariant: an entry is in memory from its telling until each reader that was there at that time
-has taken it, or has fallen ``READER_LIMIT_BYTES`` behind and was cut off.
+has taken it, or has fallen ``READER_LIMIT_BYTES`` behind and was cut off. Who waits for ends alone
+sends nothing meanwhile, so takes all at once, and is never cut off for that.
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ class Reader:
         return self._position
 
     @property
+    def takes_events(self) -> bool:
+        """Whether it is not there for the ends of runs alone."""
+        return self.watches or self.numbered
+
+    @property
     def lag_bytes(self) -> int:
         return self._log.appended_bytes - self._bytes
 
@@ -154,7 +160,7 @@ class ThreadLog:
     @property
     def clients(self) -> int:
         """How many readers there are here that take events, and not only the ends of runs."""
-        return sum(reader.watches or reader.numbered for reader in self._readers)
+        return sum(reader.takes_events for reader in self._readers)
 
     @property
     def end(self) -> int:
@@ -272,7 +278,7 @@ class ThreadLog:
         self._wake = None
         self._woken_at = asyncio.get_running_loop().time()
         for reader in self._readers:
-            if reader.lag_bytes > READER_LIMIT_BYTES:
+            if reader.takes_events and reader.lag_bytes > READER_LIMIT_BYTES:
                 reader.cut_off = True
             reader.wake()
         self.trim()
@@ -326,7 +332,7 @@ class ThreadLog:
     def cut_off_readers(self, all: bool = False) -> None:
         """Break off the streams of those who read events: some were missed."""
         for reader in self._readers:
-            if all or reader.watches or reader.numbered:
+            if all or reader.takes_events:
                 reader.cut_off = True
                 reader.wake()
 

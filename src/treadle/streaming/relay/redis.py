@@ -21,7 +21,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from treadle.cluster.signals import Signals
 from treadle.database import Database
 from treadle.errors import StartupError
-from treadle.streaming.relay.relays import DatabaseRelay, Receive
+from treadle.streaming.relay.relays import WAITING_BYTES, DatabaseRelay, Pages, Receive, size_of
 
 logger = structlog.get_logger("treadle.relay")
 
@@ -30,7 +30,8 @@ STREAM_SECONDS = 60
 BLOCK_MS = 2000
 REPLY_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
-PAGE = 200
+READ_BYTES = 2**20
+"""As much that was read may still be in Redis."""
 FAULTS = (RedisError, RedisClusterException, OSError)
 
 
@@ -52,6 +53,7 @@ class RedisRelay:
         self._sender = _client(uri, cluster, REPLY_SECONDS)
         self._reader = _client(uri, cluster, BLOCK_MS / 1000 + REPLY_SECONDS)
         self._waiting: asyncio.Queue[tuple[Sequence[tuple[str, bytes]], bool]] = asyncio.Queue()
+        self._waiting_bytes = 0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._is_well = True
 
@@ -101,6 +103,11 @@ class RedisRelay:
     # -- sending ---------------------------------------------------------------------------
 
     def send(self, batches: Sequence[tuple[str, bytes]], *, when_durable: bool = False) -> None:
+        size = size_of(batches)
+        if self._waiting_bytes + size > WAITING_BYTES:
+            logger.warning("events for other processes are dropped", bytes=size)
+            return
+        self._waiting_bytes += size
         self._waiting.put_nowait((batches, when_durable))
 
     async def _send_forever(self) -> None:
@@ -111,6 +118,7 @@ class RedisRelay:
             left = [one for one in batches if not await self._put(*one)]
             if left:
                 self._ends.send(left)
+            self._waiting_bytes -= size_of(batches)
 
     async def _flush(self) -> None:
         try:
@@ -143,21 +151,31 @@ class RedisRelay:
         stream, last = self._stream(self._me), "0-0"
         loop = asyncio.get_running_loop()
         made_at = loop.time()
+        pages, read_bytes = Pages(), 0
         while True:
             try:
-                found: Any = await self._reader.xread({stream: last}, count=PAGE, block=BLOCK_MS)
+                wanted: Any = {stream: last}
+                found: Any = await self._reader.xread(wanted, count=pages.limit, block=BLOCK_MS)
                 if not found or loop.time() - made_at > STREAM_SECONDS / 4:
                     await self._make_stream()
                     made_at = loop.time()
+                if read_bytes > READ_BYTES:
+                    await self._reader.xtrim(stream, minid=last)
+                    read_bytes = 0
                 self._note(True)
             except FAULTS as error:
                 self._note(False, error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
+            sizes: list[int] = []
             for id, fields in _entries(found):
                 last = id
                 if fields[b"d"]:
                     self._receive(fields[b"o"].decode(), fields[b"d"])
+                sizes.append(len(fields[b"d"]))
+                await asyncio.sleep(0)  # so that readers take it
+            pages.came(sizes)
+            read_bytes += sum(sizes)
 
 
 def _entries(found: Any) -> Any:

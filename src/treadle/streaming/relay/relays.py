@@ -16,7 +16,9 @@ from treadle.streaming.relay import queries
 
 logger = structlog.get_logger("treadle.relay")
 
-PAGE = 200
+FEW = 16
+MANY = 256
+PAGE_BYTES = 2**22
 TRIES = 3
 TIDY_SECONDS = 5.0
 WAITING_BYTES = 64 * 2**20
@@ -24,6 +26,28 @@ WAITING_BYTES = 64 * 2**20
 
 Receive = Callable[[str, bytes], None]
 """Takes the name of the process that has sent a batch, and the batch."""
+
+
+def size_of(batches: Sequence[tuple[str, bytes]]) -> int:
+    """In bytes."""
+    return sum(len(data) for _, data in batches)
+
+
+class Pages:
+    """How many of the batches that wait are asked for at once.
+
+    They are few, since each may be large; ever more, while those that come are many and small.
+    """
+
+    def __init__(self) -> None:
+        self.limit = FEW
+
+    def came(self, sizes_bytes: Sequence[int]) -> bool:
+        """Note a page that has come; whether more may wait."""
+        full = len(sizes_bytes) >= self.limit
+        small = sum(sizes_bytes) <= PAGE_BYTES
+        self.limit = min(2 * self.limit, MANY) if full and small else FEW
+        return full
 
 
 class Relay(Protocol):
@@ -90,7 +114,7 @@ class DatabaseRelay:
 
     def _send(self, batches: Sequence[tuple[str, bytes]], tries: int) -> None:
         # In the order of all writes, so behind what was to be durable.
-        size = sum(len(data) for _, data in batches)
+        size = size_of(batches)
         if self._waiting_bytes + size > WAITING_BYTES:
             logger.warning("events for other processes are dropped", bytes=size)
             return
@@ -170,14 +194,21 @@ class DatabaseRelay:
             for row in rows:
                 self._news(row["origin"])
             return
-        params = {"target": self._signals.me, "origin": origin, "limit": PAGE}
+        pages = Pages()
         while True:
-            params["last"] = self._last.get(origin, 0)
+            last = self._last.get(origin, 0)
+            params = {
+                "target": self._signals.me,
+                "origin": origin,
+                "last": last,
+                "limit": pages.limit,
+            }
             rows = await self._database.read_all(queries.BATCHES, params)
             for row in rows:
                 self._last[origin] = row["number"]
                 self._receive(origin, bytes(row["data"]))
-            if len(rows) < PAGE:
+                await asyncio.sleep(0)  # so that readers take it
+            if not pages.came([len(row["data"]) for row in rows]):
                 return
 
     # -- tidying ---------------------------------------------------------------------------
