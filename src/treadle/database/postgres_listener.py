@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, OperationalError, sql
 from psycopg.pq import ConnStatus
 
 from treadle.database.postgres_link import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, connect
+from treadle.database.postgres_pipeline import watch_for_break
 
 logger = structlog.get_logger("treadle.database")
 
@@ -71,6 +72,7 @@ class PostgresListener:
         self._lost.clear()
         self._is_answered = True
         self._socket = connection.pgconn.socket
+        self._has_broken = watch_for_break(self._socket)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def _disconnect(self) -> None:
@@ -92,7 +94,7 @@ class PostgresListener:
                 async with asyncio.timeout(PING_SECONDS):
                     await self._lost.wait()
             except TimeoutError:
-                self._ping()
+                self.ping()
                 continue
             logger.warning("signals of other processes are not heard: connecting again")
             await self._disconnect()
@@ -105,7 +107,8 @@ class PostgresListener:
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._missed()
 
-    def _ping(self) -> None:
+    def ping(self) -> None:
+        """Ask whether the server is there; it was lost if the last time has no answer yet."""
         assert self._connection is not None
         if not self._is_answered:
             self._lost.set()
@@ -119,16 +122,21 @@ class PostgresListener:
             self._lost.set()
 
     def _read(self) -> None:
-        assert self._connection is not None
-        pg = self._connection.pgconn
         try:
-            pg.consume_input()
-            while not pg.is_busy() and pg.get_result() is not None:
-                self._is_answered = True
-            if pg.status == ConnStatus.BAD:
-                raise OperationalError("the connection was lost")
-            while (told := pg.notifies()) is not None:
-                self._hear(told.extra.decode())
+            self._take_all()
+            while self._has_broken():
+                self._take_all()
         except OperationalError:
             self._stop_reading()
             self._lost.set()
+
+    def _take_all(self) -> None:
+        assert self._connection is not None
+        pg = self._connection.pgconn
+        pg.consume_input()
+        while not pg.is_busy() and pg.get_result() is not None:
+            self._is_answered = True
+        if pg.status == ConnStatus.BAD:
+            raise OperationalError("the connection was lost")
+        while (told := pg.notifies()) is not None:
+            self._hear(told.extra.decode())

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for database_notes.py
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+from breaking_proxy import BreakingProxy
 from database_notes import Notes
 
 from treadle.database.sqlite import SQLiteDatabase
@@ -36,3 +37,11 @@ async def notes(database: SQLiteDatabase) -> Notes:
     notes = Notes(database)
     await notes.make()
     return notes
+
+
+@pytest.fixture
+def proxy(postgres_uri: str, empty_postgres: Callable[[], None]) -> Iterator[BreakingProxy]:
+    proxy = BreakingProxy(postgres_uri)
+    yield proxy
+    proxy.close()
+    empty_postgres()
