@@ -17,6 +17,8 @@ from arena import Books, Visit, overlaps
 
 SLACK_NS = 400_000_000
 """How long after a cancel's answer a run may still begin a node: it takes a moment to hear it."""
+OUTAGE_NS = 3_000_000_000
+"""How long after an outage a process may take to hear of what it missed."""
 NODES = {
     "steps": ["one", "two", "three"],
     "fan": ["open", "left", "right", "close"],
@@ -64,6 +66,8 @@ class History:
     books: Books
     graphs: dict[str, str]
     """The graph of each thread."""
+    outages: Sequence[tuple[int, int]] = ()
+    """When the database was not there: nobody heard of anything until its end."""
     runs: dict[str, dict[str, Any]] = field(init=False)
     threads: dict[str, dict[str, Any]] = field(init=False)
 
@@ -184,8 +188,16 @@ class History:
                 continue
             for target in targets:
                 for visit in self._visits[target.run] if target.run else ():
-                    if visit.start > call.ended + SLACK_NS:
+                    if visit.start > self._heard_by(call.ended):
                         yield f"{visit.node} of {target} began after {call}"
+
+    def _heard_by(self, told: int) -> int:
+        """When everybody has heard of what was told at a time."""
+        heard = told + SLACK_NS
+        for begun, ended in sorted(self.outages):
+            if begun <= heard and told <= ended:
+                heard = max(heard, ended + OUTAGE_NS)
+        return heard
 
     # -- order -----------------------------------------------------------------------------
 

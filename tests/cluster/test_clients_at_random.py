@@ -1,10 +1,12 @@
 """Twenty clients do what they like, over three processes that are killed: the history holds.
 
-``CHAOS_SECONDS`` says for how long; the checker is the one of the tests of one process.
+Meanwhile the database restarts now and then, and Redis comes and goes. ``CHAOS_SECONDS`` says for
+how long; the checker is the one of the tests of one process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -20,6 +22,7 @@ import httpx
 import psycopg
 import pytest
 from arena import CHAOS_SECONDS, LAST_WORD, LONG, ORPHANS, THERE, TWO_RUNNING, UNSETTLED, Journal
+from conftest import OwnPostgres, OwnRedis
 from history import IN_FLIGHT, Call, History
 from houses import Cluster, Process, until
 from psycopg.rows import dict_row
@@ -28,6 +31,9 @@ from test_history import Client, World
 CLIENTS = 20
 CHAOS = Path(__file__).parents[1] / "chaos"
 LIFE_SECONDS = (5.0, 20.0) if LONG else (1.0, 3.0)
+DATABASE_SECONDS = (5.0, 40.0) if LONG else (2.0, 4.0)
+REDIS_SECONDS = (1.0, 10.0)
+AWAY_SECONDS = (0.0, 2.0)
 GIVEN_BACK_SECONDS = 90
 
 
@@ -81,6 +87,8 @@ class Books:
 class Roamer(Client):
     """A client that goes to any of the processes, a new one for each call."""
 
+    unclear = 503  # the database was away
+
     def __init__(self, number: int, seed: str, processes: Sequence[Process], world: World) -> None:
         super().__init__(number, seed, processes[0], world)  # type: ignore[arg-type]
         self._processes = processes
@@ -101,14 +109,49 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         while not self._world.over.is_set():
-            self.found += self._books.faults(at_rest=False)
+            with contextlib.suppress(psycopg.OperationalError):  # it restarts
+                self.found += self._books.faults(at_rest=False)
             time.sleep(0.1)
 
 
+class Weather(threading.Thread):
+    """One of the services that all stand on goes away and comes again, and so on."""
+
+    def __init__(
+        self, service: OwnPostgres | OwnRedis, seconds: tuple[float, float], seed: str, world: World
+    ) -> None:
+        super().__init__(name="weather")
+        self.outages: list[tuple[int, int]] = []
+        self.failure: BaseException | None = None
+        self._service, self._seconds, self._world = service, seconds, world
+        self._choice = random.Random(f"{seed}/{type(service).__name__}")
+
+    def run(self) -> None:
+        try:
+            while not self._world.over.wait(self._choice.uniform(*self._seconds)):
+                begun = time.monotonic_ns()
+                self._go_away()
+                self._world.over.wait(self._choice.uniform(*AWAY_SECONDS))
+                self._service.start()
+                self.outages.append((begun, time.monotonic_ns()))
+        except BaseException as failure:
+            self.failure = failure
+
+    def _go_away(self) -> None:
+        if isinstance(self._service, OwnPostgres):
+            self._service.stop(self._choice.choice(["fast", "immediate"]))
+        else:
+            self._service.stop()
+
+
 @pytest.mark.timeout(CHAOS_SECONDS * 3 + 200)
-@pytest.mark.parametrize("relay", ["database", "redis"] if LONG else ["database"])
+@pytest.mark.parametrize("relay", ["database", "redis"])
 def test_what_was_told_holds(
-    make_cluster: Callable[..., Cluster], redis: Any, relay: str, tmp_path: Path
+    make_cluster: Callable[..., Cluster],
+    postgres: OwnPostgres,
+    redis: OwnRedis,
+    relay: str,
+    tmp_path: Path,
 ) -> None:
     seed = os.environ.get("CHAOS_SEED") or f"{time.time_ns()}"
     print(f"CHAOS_SEED={seed}")
@@ -127,7 +170,10 @@ def test_what_was_told_holds(
     books, world, choice = Books(cluster.database), World(), random.Random(seed)
     watcher = Watcher(books, world)
     clients = [Roamer(number, seed, processes, world) for number in range(CLIENTS)]
-    for thread in (watcher, *clients):
+    weathers = [Weather(postgres, DATABASE_SECONDS, seed, world)]
+    if relay == "redis":
+        weathers.append(Weather(redis, REDIS_SECONDS, seed, world))
+    for thread in (watcher, *clients, *weathers):
         thread.start()
     deadline, lives = time.monotonic() + CHAOS_SECONDS, 0
     try:
@@ -142,19 +188,22 @@ def test_what_was_told_holds(
             lives += 1
     finally:
         world.over.set()
-        for thread in (watcher, *clients):
+        for thread in (watcher, *clients, *weathers):
             thread.join(60)
-    assert [client.failure for client in clients if client.failure] == []
+    assert [one.failure for one in (*clients, *weathers) if one.failure] == []
     sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
     until(lambda: not books.rows(sql), "the end of all runs", GIVEN_BACK_SECONDS)
     sql = "SELECT thread_id FROM deleted_threads"
     until(lambda: not books.rows(sql), "the last of deleted threads to go", GIVEN_BACK_SECONDS)
     cluster.close()
-    history = History(world.calls, journal.visits(), books, world.graphs)  # type: ignore[arg-type]
+    outages = weathers[0].outages
+    history = History(world.calls, journal.visits(), books, world.graphs, outages)  # type: ignore[arg-type]
     counts = Counter(
         f"{c.what} {'?' if c.status is None else c.status // 100 * 100}" for c in world.calls
     )
-    print(f"{lives} lives, {len(world.calls)} calls, {len(history.visits)} nodes: {dict(counts)}")
+    times = [len(weather.outages) for weather in weathers]
+    print(f"{lives} lives, {times} outages, {len(world.calls)} calls, {len(history.visits)} nodes")
+    print(dict(counts))
     print(Counter(row["status"] for row in history.runs.values()))
     faults = [*dict.fromkeys(watcher.found), *history.faults()]
     assert not faults, "\n".join([f"CHAOS_SEED={seed}", *faults[:40]])

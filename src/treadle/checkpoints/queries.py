@@ -60,6 +60,12 @@ WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
   AND checkpoint_id = :checkpoint_id
 """
 
+IS_THERE = """
+SELECT 1 FROM checkpoints
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+  AND checkpoint_id = :checkpoint_id
+"""
+
 LIST_CHECKPOINTS = f"""{_CHECKPOINT}
 WHERE {{conditions}}
 ORDER BY checkpoint_id DESC, checkpoint_ns DESC, thread_id DESC LIMIT :limit

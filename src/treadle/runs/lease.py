@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -22,6 +23,7 @@ logger = structlog.get_logger("treadle.runs")
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 4.0
+RETRY_SECONDS = 0.5
 assert 3 * RENEW_SECONDS < LEASE_SECONDS, "two renewals may fail before a lease is lost"
 
 
@@ -30,6 +32,8 @@ class Lease:
 
     ``on_lost`` is called on the event loop once another worker has declared this one dead: it
     was out of touch for longer than a lease, and its runs are others' now.
+
+    ``in_touch_since`` is when, by the monotonic clock, it began to be renewed without fail.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Lease:
         self.owner = owner_of(process or new_id()[-12:], number)
         self._database = database
         self._on_lost = on_lost
+        self.in_touch_since = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="treadle-lease", daemon=True)
 
@@ -65,12 +70,17 @@ class Lease:
         return {"owner": self.owner, "until": now_us() + int(LEASE_SECONDS * SECOND_US)}
 
     def _renew(self) -> None:
-        while not self._stopped.wait(RENEW_SECONDS):
+        pause = RENEW_SECONDS
+        while not self._stopped.wait(pause):
             try:
                 renewed = self._database.execute_outside(queries.RENEW_LEASE, self._params())
             except Exception as error:
-                logger.warning("the lease could not be renewed", error=repr(error))
+                if pause == RENEW_SECONDS:
+                    logger.warning("the lease could not be renewed", error=repr(error))
+                pause = RETRY_SECONDS
                 continue
+            if pause == RETRY_SECONDS:
+                pause, self.in_touch_since = RENEW_SECONDS, time.monotonic()
             if not renewed:
                 self._loop.call_soon_threadsafe(self._on_lost)
                 return

@@ -57,7 +57,7 @@ _CLAIM = """
 WITH next AS (
     SELECT r.seq FROM runs AS r
     WHERE r.status = 'pending' AND r.created_at <= :now {skew} {which} /*any graph*/
-      AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner)
+      AND EXISTS (SELECT 1 FROM workers WHERE owner = :owner AND lease_until > :now)
       AND NOT EXISTS (
         SELECT 1 FROM runs AS o
         WHERE o.thread_id = r.thread_id AND o.status = 'running')
@@ -133,7 +133,7 @@ FROM runs LEFT JOIN workers ON workers.owner = runs.owner WHERE runs.status = 'r
 LIVE_WORKERS = "SELECT owner FROM workers WHERE lease_until > :now"
 
 TAKE_UP_RUN = """
-UPDATE runs SET status = 'pending', owner = NULL
+UPDATE runs SET status = 'pending', owner = NULL, handed_back = handed_back + :innocent
 WHERE run_id = :run_id AND status = 'running'
   AND (owner = :owner OR owner NOT IN (SELECT owner FROM workers))
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ ANY_NUMBER = 2**31
 HAND_BACK_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 LET_GO_SECONDS = 30.0
+CLAIMS_A_ROUND = 16
+"""A share of the slots this large is worth a claim at once; a smaller one waits for more."""
+CLAIM_SECONDS = 0.01
+SETTLE_SECONDS = 5.0
+"""How long everybody has to renew a lease after the database was away."""
 SHARE_FROM = 16
 """With fewer runs at work than this, a process takes new ones by itself."""
 
@@ -54,6 +60,8 @@ class Worker:
         self._leaving: set[asyncio.Task[None]] = set()
         self._woken, self._look_now = asyncio.Event(), asyncio.Event()
         self._stopped_wait = True
+        self._more_wait = False  # runs for which no slot was free, as far as is known
+        self._soon: asyncio.TimerHandle | None = None
         self._duties: tuple[asyncio.Task[None], ...] = ()
         # Held while runs are claimed and started, or looked for in vain: no run that has just
         # been claimed is taken for lost.
@@ -61,6 +69,8 @@ class Worker:
         self._is_open = False
         self._graphs = frozenset(rooms.registry.ids)
         self._renewing: asyncio.Task[None] | None = None
+        self._in_touch_since = time.monotonic()
+        self._let_go: set[str] = set()
 
     def _new_lease(self) -> Lease:
         self._leases += 1
@@ -164,6 +174,7 @@ class Worker:
 
     def _look_again(self) -> None:
         """Signals were missed: look for runs, and for those here that are to stop."""
+        self._in_touch_since = time.monotonic()
         self.wake_for_stopped()
         self._look_now.set()
 
@@ -229,8 +240,10 @@ class Worker:
                     if self._stopped_wait:
                         self._stopped_wait = False
                         await self._claim(queries.CLAIM_STOPPED, ANY_NUMBER)
-                    if (free := self.slots - len(self._executions)) > 0:
-                        await self._claim(queries.CLAIM, free)
+                    free = self.slots - len(self._executions)
+                    claimed = await self._claim(queries.CLAIM, free) if free > 0 else 0
+                    self._more_wait = claimed == max(free, 0)
+                    self._claim_more()  # some have ended meanwhile
             except Exception as error:
                 logger.error("runs could not be claimed", exc_info=error)
                 self.wake_for_stopped()
@@ -282,28 +295,38 @@ class Worker:
         """Declare workers dead whose lease ended before ``now``: they end if they still live.
 
         Put back into the queue what they were executing, and what this worker owns and does not
-        execute.
+        execute. An attempt that the database cut off does not count as a try.
         """
         database, owner = self._rooms.database, self._lease.owner
+        settled = self._has_settled()
         async with self._books:
             lost = [
                 row["run_id"]
                 for row in await database.read_all(queries.RUNNING, {"now": now})
-                if (row["run_id"] not in self._executions if row["owner"] == owner else row["late"])
+                if (
+                    row["run_id"] not in self._executions
+                    if row["owner"] == owner
+                    else row["late"] and settled
+                )
             ]
             params = {"owner": owner, "now": now}
-            if not lost and await database.read_one(queries.LATE_WORKER, params) is None:
+            if not lost and (
+                not settled or await database.read_one(queries.LATE_WORKER, params) is None
+            ):
                 return
 
             async def take_up(transaction: Transaction) -> int:
-                await transaction.execute(queries.FORGET_LATE_WORKERS, params)
+                if settled:
+                    await transaction.execute(queries.FORGET_LATE_WORKERS, params)
                 taken = 0
                 for run_id in lost:
-                    run = {"run_id": run_id, "owner": owner}
+                    innocent = int(run_id in self._let_go)
+                    run = {"run_id": run_id, "owner": owner, "innocent": innocent}
                     taken += await transaction.execute(queries.TAKE_UP_RUN, run)
                 return taken
 
             taken = await database.write(take_up)
+            self._let_go.clear()
         if taken:
             self._rooms.figures.taken_up += taken
             logger.warning("runs whose worker was lost go on", runs=taken)
@@ -311,7 +334,29 @@ class Worker:
             if self._rooms.signals is not None:
                 self._rooms.signals.tell_now("runs")
 
-    async def _claim(self, which: str, limit: int) -> None:
+    def _claim_more(self) -> None:
+        """Look for the runs that wait for free slots: for several at a time, or in a moment."""
+        free = self.slots - len(self._executions)
+        if not self._more_wait or not free:
+            return
+        if free * CLAIMS_A_ROUND >= self.slots:
+            self._woken.set()
+        elif self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(CLAIM_SECONDS, self._claim_now)
+
+    def _claim_now(self) -> None:
+        self._soon = None
+        self._woken.set()
+
+    def _has_settled(self) -> bool:
+        """Whether the database has been there for so long that who has no lease is dead."""
+        if self._rooms.signals is None or self._rooms.signals.is_alone:
+            return True
+        since = max(self._in_touch_since, self._lease.in_touch_since)
+        return time.monotonic() - since >= SETTLE_SECONDS
+
+    async def _claim(self, which: str, limit: int) -> int:
+        """Claim runs, and start them; how many there were."""
         params: dict[str, Any] = {"now": now_us(), "owner": self._lease.owner, "limit": limit}
         if self._rooms.events.relay is not None:
             condition, graphs = self._rooms.database.dialect.any_of(
@@ -325,6 +370,7 @@ class Worker:
         rows = await self._rooms.database.write(claim)
         for row in sorted(rows, key=lambda row: (row["created_at"], row["seq"])):
             self._start(row)
+        return len(rows)
 
     def _start(self, row: Row) -> None:
         execution = Execution(row, self._rooms)
@@ -340,7 +386,6 @@ class Worker:
         task.add_done_callback(lambda task: self._ended(execution, task))
 
     def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
-        full = len(self._executions) >= self.slots
         del self._executions[execution.claim.run_id]
         self._tasks.discard(task)
         if execution.is_over:
@@ -355,11 +400,15 @@ class Worker:
                 "a run's end could not be written", run_id=execution.claim.run_id, exc_info=error
             )
             if isinstance(error, Unavailable):
+                self._let_go.add(execution.claim.run_id)
                 self._look_now.set()
         elif execution.was_lost:
+            if execution.lost_touch:
+                self._let_go.add(execution.claim.run_id)
             self._look_now.set()
-        if full or execution.thread_waits:
+        if execution.thread_waits:
             self._woken.set()
+        self._claim_more()
         if execution.thread_waits and self._rooms.signals is not None:
             self._rooms.signals.tell_now("runs")  # perhaps of a graph that is served elsewhere
 

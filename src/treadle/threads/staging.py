@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import (
 )
 
 from treadle.auth.users import User
+from treadle.checkpoints.queries import IS_THERE
 from treadle.checkpoints.rows import (
     NewRow,
     address,
@@ -42,6 +43,7 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         super().__init__(serde=saver.serde)
         self._saver = saver
         self._sealer = saver.blobs and saver.blobs.sealer(self.serde, user)
+        self._basis: dict[tuple[str, str], dict[str, str]] = {}
         self._latest: dict[str, str] = {}
         self._read: dict[tuple[str, str], tuple[NewRow, tuple[str, bytes]]] = {}
         self._pending: dict[tuple[str, str], list[PendingWrite]] = {}
@@ -49,6 +51,13 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         self._values: list[NewRow] = []
         self._writes: list[NewRow] = []
         self._puts: list[Callable[[], Awaitable[object]]] = []
+
+    async def has_basis(self, transaction: Transaction) -> bool:
+        """Whether the checkpoints that were read are still there."""
+        for basis in self._basis.values():
+            if await transaction.fetch_one(IS_THERE, basis) is None:
+                return False
+        return True
 
     async def write_in(self, transaction: Transaction) -> None:
         """Write what was kept back, if the saver is the database's."""
@@ -71,10 +80,21 @@ class StagingSaver(BaseCheckpointSaver[Any]):
             found = self._tuple(*staged)
         else:
             found = await self._saver.aget_tuple(config)
+            if found is not None and self._saver.in_database:
+                self._note_basis(found)
         if found is None:
             return None
         added = self._pending.get((ns, found.checkpoint["id"]), [])
         return found._replace(pending_writes=[*(found.pending_writes or []), *added])
+
+    def _note_basis(self, found: CheckpointTuple) -> None:
+        thread_id, checkpoint_ns = address(found.config)
+        checkpoint_id = found.checkpoint["id"]
+        self._basis[checkpoint_ns, checkpoint_id] = {
+            "thread_id": thread_id,
+            "checkpoint_ns": checkpoint_ns,
+            "checkpoint_id": checkpoint_id,
+        }
 
     def _tuple(self, row: NewRow, dumped: tuple[str, bytes]) -> CheckpointTuple:
         thread_id, ns, parent = row["thread_id"], row["checkpoint_ns"], row["parent_checkpoint_id"]

@@ -262,6 +262,8 @@ class ThreadStates:
         await refuse_in_flight(tx, thread_id)
         if now["state_updated_at"] != basis["state_updated_at"]:
             raise _Outdated
+        if not await staged.saver.has_basis(tx):
+            raise _Outdated  # a run was deleted
         await self.write_in(tx, thread_id, staged)
 
     async def write_in(self, tx: Transaction, thread_id: str, staged: Staged) -> None:

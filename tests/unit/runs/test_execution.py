@@ -338,6 +338,20 @@ async def test_a_run_that_loses_the_database_goes_on_later(house, graphs, monkey
     assert await verdict(house, thread) == (["success"], "idle", None, values)
 
 
+async def test_losing_the_database_counts_as_no_try(open_house, monkeypatch):
+    house = await open_house(bg_job_max_retries=1)
+    settle, losses = RunSaver.settle, iter(range(3))
+
+    async def unanswered(saver: Any) -> None:
+        if next(losses, None) is not None:
+            raise Unavailable("The database does not answer")
+        await settle(saver)
+
+    monkeypatch.setattr(RunSaver, "settle", unanswered)
+    outcome = await house.run(await house.thread())
+    assert (outcome.status, next(losses, None)) == ("success", None)
+
+
 @pytest.mark.parametrize("action", ["interrupt", "rollback", "timeout", "delete"])
 async def test_nor_does_it_when_it_is_stopped(house, action):
     thread = await house.thread()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,26 @@ async def test_it_is_renewed_while_the_event_loop_stands_still(database):
     while not database.execute_outside(renewed, first):  # the loop never gets a turn
         assert now_us() < deadline
     await lease.close()
+
+
+async def test_it_is_renewed_soon_after_the_database_was_away(database, monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(lease_module, "RETRY_SECONDS", 0.001)
+    execute, away, done = database.execute_outside, iter(range(20)), threading.Event()
+
+    def execute_outside(sql: str, params: Any) -> int:
+        if next(away, None) is not None:
+            raise OSError("away")
+        done.set()
+        return execute(sql, params)
+
+    monkeypatch.setattr(database, "execute_outside", execute_outside)
+    lease = Lease(database, lambda: None)
+    await lease.open()
+    before = lease.in_touch_since
+    assert await asyncio.to_thread(done.wait, 0.9)  # twenty times RENEW_SECONDS is longer
+    await lease.close()
+    assert lease.in_touch_since > before
 
 
 async def test_a_worker_that_was_declared_dead_hears_of_it(database):

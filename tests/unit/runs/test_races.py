@@ -12,6 +12,7 @@ from treadle.auth import ANYONE
 from treadle.errors import Invalid
 from treadle.runs import worker
 from treadle.runs.outcome import EVENT
+from treadle.threads.models import StateUpdate
 
 
 @pytest.mark.parametrize("turns", range(6))
@@ -129,3 +130,33 @@ async def test_a_delay_beyond_all_calendars_is_refused(house, after_seconds):
 async def test_a_webhook_whose_name_cannot_be_is_refused(house, url):
     with pytest.raises(Invalid, match=r"[Ww]ebhook"):
         await house.create(await house.thread(), webhook=url)
+
+
+async def test_an_update_that_was_worked_out_on_a_deleted_run_is_worked_out_anew(
+    house, monkeypatch
+):
+    """It would refer to values that went with the run."""
+    thread = await house.thread()
+    await house.run(thread)
+    last = await house.create(thread, watch="end")
+    assert (await house.outcome(last)).status == "success"
+    write, deleted = house.database.write, []
+
+    async def after_a_deletion(body: Any, thread_id: str | None = None) -> Any:
+        if getattr(body, "func", None) == house.threads.states._commit and not deleted:
+            deleted.append(last.run_id)
+            await house.service.delete(ANYONE, thread, last.run_id)
+        return await write(body, thread_id)
+
+    monkeypatch.setattr(house.database, "write", after_a_deletion)
+    update = StateUpdate(values={"log": ["told"]}, as_node="c")
+    told = await house.threads.states.update(ANYONE, thread, update)
+    assert deleted == [last.run_id]
+    state = await house.threads.states.get(ANYONE, thread, subgraphs=False)
+    assert state["checkpoint"] == told["checkpoint"]
+    assert state["values"]["log"] == ["a", "b", "c", "told"]
+    lost = (
+        "SELECT w.channel FROM checkpoint_writes AS w LEFT JOIN checkpoints AS c"
+        " USING (thread_id, checkpoint_ns, checkpoint_id) WHERE c.thread_id IS NULL"
+    )
+    assert list(await house.database.read_all(lost)) == []

@@ -9,6 +9,7 @@ import pytest
 
 from treadle.auth import ANYONE
 from treadle.clock import SECOND_US, now_us
+from treadle.cluster.signals import Signals
 from treadle.database import Transaction
 from treadle.runs import queries, worker
 
@@ -102,6 +103,17 @@ async def test_a_scheduled_run_does_not_hold_up_its_thread(queue):
     assert await queue.claim(now=300) == ["2"]
 
 
+async def test_whose_lease_is_over_claims_nothing(queue):
+    await queue.add("1", "t")
+
+    async def lapse(transaction: Transaction) -> None:
+        await transaction.execute(queries.TAKE_LEASE, {"owner": "me", "until": 900})
+
+    await queue.database.write(lapse)
+    assert await queue.claim(now=900) == []
+    assert await queue.claim(now=899) == ["1"]
+
+
 async def test_those_who_are_due_together_keep_the_order_of_acceptance(queue):
     for name in ("1", "2"):
         await queue.add(name, "t", due=100)
@@ -177,12 +189,12 @@ async def test_no_more_runs_than_slots(open_house, graphs):
 
 async def test_a_scheduled_run_starts_when_its_time_has_come(house, monkeypatch):
     thread = await house.thread()
-    later = await house.create(thread, watch="end", after_seconds=60)
+    later = await house.create(thread, watch="end", after_seconds=10)
     sooner = await house.create(thread, watch="end")
     await house.outcome(sooner)
     assert await house.statuses(thread) == ["pending", "success"]
     assert (await house.shown_thread(thread))["status"] == "busy"
-    future = now_us() + 61 * SECOND_US
+    future = now_us() + 11 * SECOND_US
     monkeypatch.setattr(worker, "now_us", lambda: future)
     house.worker.wake()
     assert (await house.outcome(later)).status == "success"
@@ -288,6 +300,52 @@ async def test_a_run_whose_worker_was_lost_each_time_is_given_up(open_house, gra
     assert (outcome.status, outcome.error["error"]) == ("error", "AttemptsExhausted")
     assert graphs.journal == []
     assert (await house.shown_thread(thread))["status"] == "error"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 16])
+async def test_a_queue_that_is_longer_than_there_are_slots_never_stands_still(
+    open_house, monkeypatch, slots
+):
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 3600)
+    house = await open_house(work=False, slots=slots)
+    threads = [await house.thread() for _ in range(100)]
+    for thread in threads:
+        await house.create(thread)
+    await house.worker.open(alone=True)
+
+    async def all_ended() -> bool:
+        assert house.worker.active <= slots
+        sql = "SELECT count(*) AS ended FROM runs WHERE status = 'success'"
+        return (await house.database.read_all(sql))[0]["ended"] == len(threads)
+
+    await house.until(all_ended)
+
+
+@pytest.mark.parametrize("new_database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("settle_seconds", [0, 3600])
+async def test_after_an_outage_others_have_time_to_renew_their_leases(
+    open_house, monkeypatch, settle_seconds
+):
+    monkeypatch.setattr(worker, "SETTLE_SECONDS", settle_seconds)
+    house = await open_house(work=False)
+    house.rooms.signals = signals = Signals(house.database)
+    await signals.open()
+    run = await house.create(await house.thread(), watch="end")
+
+    async def lapse(transaction: Transaction) -> None:
+        await transaction.execute("UPDATE runs SET status = 'running', owner = 'away'")
+        await transaction.execute(queries.TAKE_LEASE, {"owner": "away", "until": now_us() - 1})
+
+    await house.database.write(lapse)
+    await house.worker.open(alone=False)
+    if settle_seconds:
+        assert (await house.shown(run))["status"] == "running"
+        sql = "SELECT owner FROM workers ORDER BY owner"
+        assert "away" in [row["owner"] for row in await house.database.read_all(sql)]
+    else:
+        assert (await house.outcome(run)).status == "success"
+    await house.worker.close(0)
+    await signals.close()
 
 
 async def test_a_thread_that_is_deleted_has_its_execution_stopped(house, graphs):
