@@ -22,7 +22,7 @@ WITH_redis := $(BIN)/python tests/redis_server.py run
 # As many servers of each area run beside each other.
 PARALLEL ?= 3
 
-.PHONY: dev test unit simulation fuzz chaos cluster scale conformance javascript browser lint types \
+.PHONY: dev test fast unit simulation fuzz chaos cluster scale conformance javascript browser lint types \
   format settings clean
 
 dev: $(READY)
@@ -32,6 +32,11 @@ test: unit simulation fuzz chaos cluster scale javascript browser
 	$(MAKE) conformance DATABASE=sqlite
 	$(MAKE) conformance DATABASE=postgres
 	$(MAKE) conformance DATABASE=postgres ROLES=two WITH=redis
+
+# While working: what needs no other process and no PostgreSQL.
+fast: $(READY)
+	$(BIN)/pytest tests/unit -n auto --maxprocesses 4 -k "not postgres" \
+	  --ignore tests/unit/cli --ignore tests/unit/telemetry --ignore tests/unit/security
 
 unit: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
