@@ -126,6 +126,12 @@ class RunSaver(Saver):
         }
 
     @property
+    def is_updated(self) -> bool:
+        """Whether a command has written to the latest root checkpoint, beside any task."""
+        writes = self.pending_writes.get(_NULL_TASK_ID, ())
+        return any(channel not in _CONTROL for channel, _ in writes)
+
+    @property
     def interrupts(self) -> dict[str, list[Interrupt]]:
         """The questions that wait for an answer, by the id of the task that asks."""
         found: dict[str, list[Interrupt]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from treadle.auth import Caller
 from treadle.auth.acting import ACTING
 from treadle.auth.callers import PERMISSIONS, USER, USER_ID, user_in
 from treadle.checkpoints.custom import CustomRunSaver
+from treadle.checkpoints.rows import make_config
 from treadle.checkpoints.run_saver import RunSaver, run_saver
 from treadle.database import Row, Transaction
 from treadle.errors import TreadleError, Unavailable
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("treadle.runs")
 
 INTERRUPT = "__interrupt__"
+LANGGRAPH_VERSION = version("langgraph")
 MAY_ANSWER = "__input_may_answer__"
 """A key in the configurable of runs that commands start on busy threads."""
 
@@ -395,6 +398,7 @@ class Drive:
             "metadata": {
                 **stored["metadata"],
                 "run_attempt": self.claim.tries,
+                "langgraph_version": LANGGRAPH_VERSION,
                 "langgraph_api_version": __version__,
                 "langgraph_plan": "self_hosted",
                 "langgraph_host": "self-hosted",
@@ -497,11 +501,19 @@ class Drive:
         if self.untouched:
             return None
         quick = self._quick_summary(graph)
+        if quick is not None and isinstance(self._saver, RunSaver) and self._saver.is_updated:
+            quick = quick._replace(values=await self._updated_values(graph, self._saver))
         if quick is not None and (self.stopped is not None or not (self.failure or self._paused)):
             return quick
         latest = {"configurable": {"thread_id": self.claim.thread_id, "checkpoint_ns": ""}}
         summary = summary_of(await graph.aget_state(cast("Any", latest)))
         return summary if quick is None else summary._replace(values=quick.values)
+
+    async def _updated_values(self, graph: Graph, saver: RunSaver) -> str:
+        """The values of the latest checkpoint, with what commands have written to it."""
+        assert saver.last_checkpoint_id is not None
+        updated = make_config(saver.thread_id, "", saver.last_checkpoint_id)
+        return dump_text((await graph.aget_state(updated)).values)
 
     def _quick_summary(self, graph: Graph) -> Summary | None:
         """The summary of a thread on which nothing waits, without a read; None if it takes one."""
