@@ -85,4 +85,4 @@ def _integer(name: str, text: str, least: int | None, most: int | None) -> int:
 
 
 def _refusal(name: str, text: str, allowed: str) -> Invalid:
-    return Invalid(f"Query parameter {name} is {text[:100]!r}, but it has to be {allowed}")
+    return Invalid(f"Invalid {name} {text[:100]}: the query parameter has to be {allowed}")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from treadle.errors import Invalid, Refused
+from treadle.http.schemas import schema_of
 
 INVALID_JSON = "Invalid JSON in request body"
 MAX_DEPTH = 250
@@ -54,16 +55,6 @@ def body_decoder(kind: Any) -> Callable[[bytes], Any]:
             raise Invalid(INVALID_JSON) from None
 
     return decode_body
-
-
-@cache
-def schema_of(kind: Any) -> dict[str, Any]:
-    """The JSON schema of ``kind``, its own definition at the root."""
-    schema = msgspec.json.schema(kind)
-    name = schema.get("$ref", "").removeprefix("#/$defs/")
-    if name:
-        schema = {**schema["$defs"][name], "$defs": schema["$defs"]}
-    return schema
 
 
 def _parse(raw: bytes) -> Any:

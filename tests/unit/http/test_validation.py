@@ -22,6 +22,9 @@ class Inner(msgspec.Struct):
 class Wanted(msgspec.Struct):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] | UnsetType = UNSET
     mode: Literal["a", "b"] = "a"
+    order: Literal["up", "down", "across"] = "up"
+    several: list[Literal["z", "y", "x"]] = []
+    number: Annotated[float, msgspec.Meta(gt=0)] | None = None
     inner: Inner | UnsetType = UNSET
     nullable: str | None = None
     anything: Any = None
@@ -93,6 +96,13 @@ def test_whole_floats_are_integers_at_any_depth():
         (b'{"limit": 0}', 'On instance["limit"]:\n    0'),
         (b'{"mode": "z"}', '"z" is not one of "a" or "b"'),
         (b'{"inner": {"depth": "x"}}', 'On instance["inner"]["depth"]'),
+        (b'{"mode": null}', 'null is not of type "string"'),
+        (b'{"order": "x"}', '"x" is not one of "up", "down" or "across"'),
+        (b'{"order": "x"}', 'Failed validating "enum" in schema["properties"]["order"]'),
+        (b'{"several": ["v"]}', '"v" is not one of "z", "y" or "x"'),
+        (b'{"number": "5"}', '"5" is not of types "null", "number"'),
+        (b'{"number": 0}', "0 is less than or equal to the minimum of 0"),
+        (b'{"inner": 5}', 'Failed validating "type" in schema["properties"]["inner"]'),
         (b"[]", '[] is not of type "object"\n\nFailed validating "type" in schema\n\nOn instance'),
         (b"null", 'null is not of type "object"'),
         (b'{"nullable": 5}', "nullable"),
