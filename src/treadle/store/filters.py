@@ -23,10 +23,13 @@ def check_filter(wanted: dict[str, Any]) -> None:
 def matches(stored: Any, wanted: Any) -> bool:
     """Whether a stored value (None where the key is missing) is what a filter wants.
 
-    Objects match when each given key does, operators when all hold, other values when equal.
+    Objects match when each given key does (``{}`` every object), operators when all hold, other
+    values when equal.
     """
     if not isinstance(wanted, dict):
         return _equal(stored, wanted)
+    if not wanted:
+        return isinstance(stored, dict)
     for key, value in cast("dict[str, Any]", wanted).items():
         if key.startswith("$"):
             if not _OPERATORS[key](stored, value):
