@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from treadle.errors import Invalid
 from treadle.http.pagination import Limit, Offset
+from treadle.serialization import dump_text
 
 AssistantField = Literal[
     "assistant_id", "graph_id", "config", "context", "metadata", "name", "description",
@@ -20,7 +21,7 @@ LONGEST_NAME_FILTER_CHARACTERS = 4000  # its LIKE pattern stays below SQLite's 5
 
 _CONFIG_SCHEMA = {
     "properties": {
-        "tags": {"type": "array"},
+        "tags": {"type": "array", "items": {"type": "string"}},
         "recursion_limit": {"type": "integer"},
         "configurable": {"type": "object"},
     }
@@ -30,16 +31,22 @@ Config = Annotated[dict[str, Any], Meta(extra_json_schema=_CONFIG_SCHEMA)]
 
 def check_config(config: dict[str, Any]) -> dict[str, Any]:
     """``config`` if its known keys are of the right type; other keys are kept as they are."""
-    if not isinstance(config.get("tags", []), list):
-        raise Invalid("config.tags has to be a list")
+    tags = config.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise Invalid(f"config.tags is {_short(tags)}, but has to be a list of strings")
     if not isinstance(config.get("configurable", {}), dict):
-        raise Invalid("config.configurable has to be an object")
+        given = _short(config["configurable"])
+        raise Invalid(f"config.configurable is {given}, but has to be an object")
     limit = config.get("recursion_limit", 1)
     if isinstance(limit, float) and limit.is_integer():
         return {**config, "recursion_limit": int(limit)}
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise Invalid("config.recursion_limit has to be an integer")
+        raise Invalid(f"config.recursion_limit is {_short(limit)}, but has to be an integer")
     return config
+
+
+def _short(value: Any) -> str:
+    return dump_text(value)[:100]
 
 
 class Assistant(msgspec.Struct, frozen=True):

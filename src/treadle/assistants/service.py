@@ -225,7 +225,7 @@ class AssistantService:
     async def create(self, caller: Caller, given: AssistantCreate) -> Assistant:
         """A new assistant at version 1, or with ``do_nothing`` the one that is there."""
         chosen = given.assistant_id
-        assistant_id = str(uuid4()) if chosen is UNSET else parse_id(chosen, "assistant")
+        assistant_id = parse_id(chosen, "assistant") if chosen else str(uuid4())
         self._check_graph(given.graph_id)
         sent_config = check_config({} if given.config is UNSET else given.config)
         config, context = _mirrored(sent_config, {} if given.context is UNSET else given.context)
