@@ -10,7 +10,7 @@ from treadle.errors import Invalid
 from treadle.threads.queries import FIELD_COLUMNS
 
 ROOTS = ("config", "interrupts", "metadata", "values")
-RESERVED = frozenset((*FIELD_COLUMNS, "ttl", "extracted"))
+RESERVED = frozenset(FIELD_COLUMNS) - {"error"}
 
 _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ROOT = re.compile(r"(?:" + "|".join(ROOTS) + r")(?=[.\[]|$)")

@@ -140,7 +140,9 @@ class ThreadQuery(Struct):
 
 
 class StateQuery(Struct):
-    subgraphs: bool = False
+    """``subgraphs`` is true or not: what is neither counts as not."""
+
+    subgraphs: str = ""
     select: list[str] = []
 
 

@@ -69,7 +69,7 @@ class ThreadRoutes:
         thread_id = request.path_id("thread")
         query = request.query(models.StateQuery)
         state = await self._states.get(
-            request.caller, thread_id, subgraphs=query.subgraphs, select=query.select
+            request.caller, thread_id, subgraphs=_is_true(query.subgraphs), select=query.select
         )
         return json_response(state)
 
@@ -78,7 +78,11 @@ class ThreadRoutes:
         query = request.query(models.StateQuery)
         checkpoint = {"checkpoint_id": request.path("checkpoint_id")}
         state = await self._states.get(
-            request.caller, thread_id, checkpoint, subgraphs=query.subgraphs, select=query.select
+            request.caller,
+            thread_id,
+            checkpoint,
+            subgraphs=_is_true(query.subgraphs),
+            select=query.select,
         )
         return json_response(state)
 
@@ -121,6 +125,10 @@ class ThreadRoutes:
             select=body.select,
         )
         return json_response(states)
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("true", "1")
 
 
 def routes(service: ThreadService) -> list[Endpoint]:

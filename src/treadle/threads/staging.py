@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -35,13 +35,16 @@ from treadle.serialization import loads
 class StagingSaver(BaseCheckpointSaver[Any]):
     """Reads through to ``saver``, keeps back what is put, and writes it on ``write_in``.
 
+    What is put names the checkpoint ``fork_of`` in its metadata, if there is one.
+
     All is serialized where it is put, and encrypted on behalf of ``user``: what cannot be written
     fails there, and what is read again is as it will be once it is written.
     """
 
-    def __init__(self, saver: Saver, user: User | None = None) -> None:
+    def __init__(self, saver: Saver, user: User | None = None, fork_of: str | None = None) -> None:
         super().__init__(serde=saver.serde)
         self._saver = saver
+        self._fork_of = fork_of
         self._sealer = saver.blobs and saver.blobs.sealer(self.serde, user)
         self._basis: dict[tuple[str, str], dict[str, str]] = {}
         self._latest: dict[str, str] = {}
@@ -113,6 +116,8 @@ class StagingSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        if self._fork_of is not None:
+            metadata = cast("CheckpointMetadata", {**metadata, "checkpoint_id": self._fork_of})
         row, values = checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)
         if self._sealer is not None:
             await self._sealer.seal(values, row)

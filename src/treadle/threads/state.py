@@ -223,7 +223,8 @@ class ThreadStates:
                 _refuse_unknown(address)
             return await graph.aupdate_state(config, update.values, as_node)
 
-        return await self._stage(caller, thread_id, graph_id, apply)
+        fork_of = address.get("checkpoint_id")
+        return await self._stage(caller, thread_id, graph_id, apply, fork_of)
 
     async def stage_supersteps(
         self, caller: Caller, thread_id: str, metadata: Json, supersteps: Sequence[Superstep]
@@ -238,8 +239,15 @@ class ThreadStates:
             caller, thread_id, graph_id, lambda graph: graph.abulk_update_state(config, steps)
         )
 
-    async def _stage(self, caller: Caller, thread_id: str, graph_id: str, apply: Apply) -> Staged:
-        saver = StagingSaver(self._saver, caller.user)
+    async def _stage(
+        self,
+        caller: Caller,
+        thread_id: str,
+        graph_id: str,
+        apply: Apply,
+        fork_of: str | None = None,
+    ) -> Staged:
+        saver = StagingSaver(self._saver, caller.user, fork_of)
         async with self._graph(caller, graph_id, thread_id, "threads.update", saver) as graph:
             try:
                 config = await apply(graph)
