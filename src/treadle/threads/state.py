@@ -149,7 +149,7 @@ class ThreadStates:
         """The graph for one use, over ``saver`` or the saver of all threads."""
         if graph_id not in self._registry:
             raise NotFound(
-                f"Graph '{graph_id}' not found. Expected one of: {list(self._registry.ids)}"
+                f"Graph '{graph_id}' not found. Expected one of: {sorted(self._registry.ids)}"
             )
         saver = saver or self._saver
         if (graph := self._registry.static(graph_id)) is not None:

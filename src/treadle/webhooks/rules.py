@@ -127,7 +127,7 @@ class WebhookRules:
     def _check_host(self, target: Target) -> None:
         host = target.host.rstrip(".")
         if host == "localhost" and not self.loopback:
-            raise Invalid(LOOPBACK_OFF)
+            raise Invalid(f"Webhook host blocked: localhost address. {LOOPBACK_OFF}")
         if self.require_https and target.scheme != "https":
             raise Invalid("Webhook must use https")
         if self.allowed_domains and not any(

@@ -20,6 +20,7 @@ NO_SECTION = WebhookRules.read(None, {})
 OPEN = rules(url={"require_https": False, "disable_loopback": False})
 CLOSED_RANGE = "Webhook host blocked: blocked IP range"
 LOOPBACK_RANGE = "Webhook host blocked: loopback IP range"
+LOCALHOST = "Webhook host blocked: localhost address."
 LOOPBACK_WORDS = "Loopback webhooks (relative URLs and localhost) are disabled by default."
 
 
@@ -68,9 +69,9 @@ async def test_targets_in_the_open_are_allowed(target):
         ("file://example.com/etc/passwd", "Webhook host blocked: scheme 'file' not allowed"),
         ("//example.com/hook", "Webhook host blocked: scheme '' not allowed"),
         ("/path", LOOPBACK_WORDS),
-        ("http://localhost:1234/", LOOPBACK_WORDS),
-        ("http://LOCALHOST/", LOOPBACK_WORDS),
-        ("http://localhost./", LOOPBACK_WORDS),
+        ("http://localhost:1234/", LOCALHOST),
+        ("http://LOCALHOST/", LOCALHOST),
+        ("http://localhost./", LOCALHOST),
         ("http://nowhere.example.com/", "Webhook host blocked: DNS resolution failed"),
         ("http://inside.example.com/", CLOSED_RANGE),
         ("http://both.example.com/", CLOSED_RANGE),
