@@ -41,19 +41,20 @@ def chat(assistant: str | None, url: str, thread_id: str | None) -> None:
 
 
 async def _chat(client: Any, url: str, assistant: str | None, thread_id: str | None) -> None:
-    name = assistant or await _first_assistant(client)
-    if thread_id is None:
-        thread_id = cast("str", (await client.threads.create())["thread_id"])
-    conversation = Conversation(client, name, thread_id)
-    click.secho(f"{name} at {url}, thread {thread_id}. {HELP}", dim=True, err=True)
-    await conversation.answer_what_is_open()
-    while (line := ask("you> ")) is not None and line != "/quit":
-        if line == "/new":
-            conversation.thread_id = (await client.threads.create())["thread_id"]
-            click.secho(f"Thread {conversation.thread_id}.", dim=True, err=True)
-        elif line:
-            message = {"role": "user", "content": line}
-            await conversation.turn(input={"messages": [message]})
+    async with client:
+        name = assistant or await _first_assistant(client)
+        if thread_id is None:
+            thread_id = cast("str", (await client.threads.create())["thread_id"])
+        conversation = Conversation(client, name, thread_id)
+        click.secho(f"{name} at {url}, thread {thread_id}. {HELP}", dim=True, err=True)
+        await conversation.answer_what_is_open()
+        while (line := ask("you> ")) is not None and line != "/quit":
+            if line == "/new":
+                conversation.thread_id = (await client.threads.create())["thread_id"]
+                click.secho(f"Thread {conversation.thread_id}.", dim=True, err=True)
+            elif line:
+                message = {"role": "user", "content": line}
+                await conversation.turn(input={"messages": [message]})
 
 
 async def _first_assistant(client: Any) -> str:

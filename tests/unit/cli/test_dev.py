@@ -178,9 +178,15 @@ def test_the_example_is_talked_to_by_chat(start, tmp_path):
     def chat(turns, *arguments) -> list[str]:
         command = [*TREADLE, "chat", "--url", url, *arguments]
         said = subprocess.run(
-            command, input=turns, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS
+            command,
+            input=turns,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            env={**os.environ, "PYTHONWARNINGS": "always::ResourceWarning"},
         )
         assert said.returncode == 0
+        assert "unclosed" not in said.stderr
         return said.stdout.splitlines()
 
     order = "Order 1042: espresso machine, 249.00 EUR, delivered on 3 November."
