@@ -18,11 +18,10 @@ SERVERS = 2
 
 
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.closing(writer), contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
 
 
 async def main(port: int, command: list[str]) -> int:
@@ -37,12 +36,9 @@ async def main(port: int, command: list[str]) -> int:
     turns = itertools.cycle(ports)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
             there = await asyncio.open_connection("127.0.0.1", next(turns))
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
+            await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
 
     for each in ports:
         while all(server.returncode is None for server in servers):

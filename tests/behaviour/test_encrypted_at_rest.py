@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def stored(database: str, table: str, column: str) -> list[bytes]:
     if database.startswith("postgres"):
         with psycopg.connect(database) as connection:
             return [bytes(value) for (value,) in connection.execute(sql)]  # type: ignore[arg-type]
-    with sqlite3.connect(database) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
         return [value for (value,) in connection.execute(sql)]
 
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ async def test_runs_and_updates_are_encrypted_on_behalf_of_their_user(folder: Pa
             state = (await http.get(f"/threads/{copied}/state")).json()
             assert state["values"]["log"] == [SECRET, SECRET, "fine"]
     assert set((folder / "tenants").read_text().split()) == {"ada", "barbara"}
-    with sqlite3.connect(folder / ".treadle" / "treadle.db") as connection:
+    with closing(sqlite3.connect(folder / ".treadle" / "treadle.db")) as connection:
         for table, column in (
             ("checkpoints", "checkpoint"),
             ("checkpoint_values", "value"),

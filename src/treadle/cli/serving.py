@@ -70,9 +70,11 @@ def _serve(
     tls: tuple[Path, Path] | None,
 ) -> None:
     gc.disable()
-    from treadle import logs, serving
+    from treadle import logs
 
     log = logs.configure(settings)
+    from treadle import serving  # what its libraries warn of is logged
+
     port = 0 if sock is None else port_of(sock)
     scheme = "http" if tls is None else "https"
     url = "" if sock is None else url_of(host, port, scheme) + settings.mount_prefix

@@ -33,10 +33,13 @@ class SQLiteMaintenance:
             )
         uri = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
         try:
-            self._connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS
-            )
-            self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            with contextlib.ExitStack() as unless_it_works:
+                self._connection = sqlite3.connect(
+                    uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS
+                )
+                unless_it_works.callback(self._connection.close)
+                self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                unless_it_works.pop_all()
         except sqlite3.Error as error:
             raise StartupError(f"The database {path} cannot be used: {error}.") from None
 
