@@ -313,7 +313,8 @@ async def test_kills_under_load_lose_no_webhook_of_a_run_that_was_seen_to_end(
         except (httpx.TransportError, AssertionError):
             pass
 
-    for acknowledged in (5, 12, 20):
+    kills = (5, 12, 20)
+    for acknowledged in kills:
         tasks = [asyncio.create_task(run()) for _ in range(24)]
         enough = len(seen) + acknowledged
         await until(lambda enough=enough: len(seen) >= enough, "some runs have ended")
@@ -326,8 +327,8 @@ async def test_kills_under_load_lose_no_webhook_of_a_run_that_was_seen_to_end(
 
     await until(lambda: seen <= told(), "every run that was seen to end has had its webhook")
     await server.emptied()
-    # A kill between an answer and its note in the database makes for a second call, no more.
-    assert all(count <= 2 for count in receiver.successes.values())
+    # A kill between an answer and its note in the database makes for one more call.
+    assert all(count <= 1 + len(kills) for count in receiver.successes.values())
     assert all(call["status"] == "success" for call in receiver.calls)
 
 
