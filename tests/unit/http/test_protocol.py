@@ -38,7 +38,9 @@ async def connected() -> AsyncIterator[
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body"})
 
-    config = uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, http=HttpProtocol, ws="websockets-sansio", log_config=None, access_log=False
+    )
     config.load()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
