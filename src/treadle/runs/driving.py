@@ -31,12 +31,12 @@ from treadle.runs import queries
 from treadle.runs.commands import CommandInput, UnknownInterruptError
 from treadle.runs.langsmith import langsmith_callbacks
 from treadle.runs.merging import graph_command
-from treadle.runs.summary import Summary, summary_of
+from treadle.runs.summary import NO_INTERRUPTS, Summary, summary_of
 from treadle.serialization import dump_text, dumps, loads
 from treadle.streaming.modes import Encoder, graph_modes
-from treadle.streaming.protocol.envelope import Emission
+from treadle.streaming.protocol.envelope import INTERRUPT, Emission
 from treadle.streaming.protocol.plain import PlainRecorder
-from treadle.streaming.protocol.recording import Recorder, interrupt_emission
+from treadle.streaming.protocol.recording import Recorder, interrupt_emission, state_json
 from treadle.threads.snapshots import thread_values
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("treadle.runs")
 
-INTERRUPT = "__interrupt__"
 LANGGRAPH_VERSION = version("langgraph")
 MAY_ANSWER = "__input_may_answer__"
 """A key in the configurable of runs that commands start on busy threads."""
@@ -234,6 +233,11 @@ class Drive:
         self.stopped = self.stopped or "lose"
 
     @property
+    def asks(self) -> bool:
+        """Whether the graph has asked for answers: at a breakpoint it stops without."""
+        return self.summary is not None and self.summary.asks
+
+    @property
     def output(self) -> Any:
         """What those who wait are given: the last values, and the questions beside them."""
         output = self._output
@@ -249,7 +253,6 @@ class Drive:
         kwargs = self.claim.kwargs
         options: dict[str, Any] = {
             "context": context_for(graph, kwargs["context"], config["configurable"]),
-            "output_keys": graph.output_channels,
             "control": self.control,
             "interrupt_before": kwargs["interrupt_before"],
             "interrupt_after": kwargs["interrupt_after"],
@@ -265,6 +268,7 @@ class Drive:
             await self._record(graph, graph_input, config, options)
             return
         subgraphs: bool = kwargs["subgraphs"]
+        options["output_keys"] = graph.output_channels
         options["stream_mode"] = sorted({*graph_modes(self._modes), "values", "updates"})
         options["subgraphs"] = subgraphs
         parts = (
@@ -305,13 +309,14 @@ class Drive:
         try:
             async for event in events:
                 if event["method"] == "values" and not event["params"]["namespace"]:
-                    self._output = event["params"]["data"]
+                    self._output = state_json(event["params"]["data"])
                     if asked := event["params"].get("interrupts"):
                         self._asked += asked
                         self._paused = True
                 recorder.see(event)
         finally:
             recorder.finish()
+        self._paused = self._paused or recorder.waits
 
     def _start_checkpoint(self) -> str | None:
         """The id of the checkpoint that the run began from."""
@@ -521,7 +526,7 @@ class Drive:
         if saver is None or saver.last_checkpoint is None or saver.needs_replay:
             return None
         values = dump_text(thread_values(graph, saver.channel_values))
-        return Summary("idle" if self.stopped is None else "interrupted", values, "{}")
+        return Summary("idle" if self.stopped is None else "interrupted", values, NO_INTERRUPTS)
 
 
 def _stops_at(node: str, names: list[str] | str) -> bool:

@@ -270,7 +270,7 @@ class Execution:
             if not self.claim.resumable:
                 self._log.in_flight = entry
 
-    def _last_words(self, status: str, thread_status: str, error: Error) -> list[Entry]:
+    def _last_words(self, status: str, error: Error) -> list[Entry]:
         """What becomes of the run, for readers of protocol v2."""
         if not (self._announced or self._is_told()):
             return []
@@ -278,7 +278,7 @@ class Execution:
         event, text = "completed", None
         if status in ("error", "timeout"):
             event, text = "failed", error["message"] if error else None
-        elif drive.stopped is not None or thread_status == "interrupted":
+        elif drive.stopped is not None or drive.asks:
             event = "interrupted"
         told = [*drive.requests()] if status == "success" and event == "interrupted" else []
         told += [*drive.children_left(event, text), lifecycle(event, claim.graph_id, text)]
@@ -308,7 +308,7 @@ class Execution:
         status, thread_status, error = self._verdict()
         self._send_on()
         after = self._log.handed_id
-        told = self._told_last(status, thread_status, error)
+        told = self._told_last(status, error)
         try:
             thread = await self._surely(
                 lambda transaction: self._write_end(
@@ -359,12 +359,12 @@ class Execution:
         except Exception as error:
             self._rooms.log_failure(self.claim, error)
 
-    def _told_last(self, status: str, thread_status: str, error: Error) -> list[Entry]:
+    def _told_last(self, status: str, error: Error) -> list[Entry]:
         """What the readers of the run hear at its end."""
         run_id, outcome = self.claim.run_id, Outcome(status, self._drive.output, error)
         failed = error is not None and status == "error"
         told = [self._log.entry(run_id, EVENT, "error", dumps(error))] if failed else []
-        told += self._last_words(status, thread_status, error)
+        told += self._last_words(status, error)
         done = dumps({"status": "run_done", "run_id": run_id})
         return [*told, self._log.entry(run_id, END, "metadata", done, outcome)]
 

@@ -9,6 +9,8 @@ from langgraph.types import StateSnapshot
 from treadle.serialization import dump_text
 from treadle.threads.snapshots import snapshot_summary
 
+NO_INTERRUPTS = "{}"
+
 
 class Summary(NamedTuple):
     """A thread's status, and its values and interrupts as JSON text."""
@@ -16,6 +18,10 @@ class Summary(NamedTuple):
     status: str
     values: str | None
     interrupts: str
+
+    @property
+    def asks(self) -> bool:
+        return self.interrupts != NO_INTERRUPTS
 
 
 def summary_of(snapshot: StateSnapshot) -> Summary:

@@ -18,6 +18,9 @@ PROTOCOL = "protocol"
 
 SEPARATOR = "|"
 INPUT_REQUESTED = "input.requested"
+INTERRUPT = "__interrupt__"
+"""The key beside nodes and values under which langgraph streams interrupts."""
+
 ENDS = frozenset(("completed", "failed", "interrupted"))
 _CHECKPOINT = b'"checkpoint":'
 

@@ -9,9 +9,8 @@ from langgraph.types import Interrupt
 
 from treadle.serialization import dumps
 from treadle.streaming.modes import Encoder
-from treadle.streaming.protocol.envelope import PROTOCOL, Emission, named
+from treadle.streaming.protocol.envelope import INTERRUPT, PROTOCOL, Emission, named
 
-INTERRUPT = "__interrupt__"
 SHARED_MODES = ("tasks", "custom")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import ToolMessage
 from langgraph.stream import StreamTransformer
 from langgraph.types import Command, Interrupt
+from pydantic import BaseModel
 
 from treadle.serialization import dumps, dumps_brief
 from treadle.streaming.protocol.envelope import (
     ENDS,
     INPUT_REQUESTED,
+    INTERRUPT,
     PROTOCOL,
     Emission,
     checkpoint_param,
@@ -30,19 +33,22 @@ class Recorder:
     Give ``tap`` to ``astream_events`` as a transformer, and each event that comes out of it to
     ``see``; ``finish`` when none is left. ``emit`` gets what goes into the log. ``start`` gives
     the checkpoint that the run began from. With ``tasks``, those of the graph are told too.
+    ``waits`` says whether nodes are left to run, where the graph has been stopped.
 
-    The values at which the run pauses come when all of its interrupts were told of.
+    The values at which a graph pauses come at its end, when all interrupts were told of, unless
+    newer ones have come.
     """
 
     def __init__(self, emit: Emit, start: Callable[[], str | None]) -> None:
         self.tasks = False
+        self.waits = False
         self._asked: set[str] = set()
         self._emit, self._start = emit, start
         self._has_tap = False
         self._names: dict[Namespace, str | None] = {}
         self._checkpoints: dict[Namespace, bytes] = {}
         self._held: tuple[Namespace, Any] | None = None
-        self._paused: Any = None
+        self._paused: dict[Namespace, Any] = {}
         self._see: dict[str, Callable[[Namespace, Any], None]] = {
             "messages": self._message,
             "updates": self._updates,
@@ -66,8 +72,9 @@ class Recorder:
             interrupts = params.get("interrupts") or ()
             for interrupt in interrupts:
                 self._ask(namespace, interrupt)
-            if interrupts and not namespace:
-                self._paused = params["data"]
+            self._paused.pop(namespace, None)
+            if interrupts:
+                self._paused[namespace] = params["data"]
             else:
                 self._held = namespace, params["data"]
         elif (take := self._see.get(method)) is not None:
@@ -80,9 +87,8 @@ class Recorder:
     def finish(self) -> None:
         """No more events come."""
         self._release()
-        if self._paused is not None:
-            self._held, self._paused = ((), self._paused), None
-            self._release()
+        for namespace in sorted(self._paused, key=len, reverse=True):
+            self._release_paused(namespace)
 
     def children_left(self, event: str, error: str | None) -> Iterator[Emission]:
         """The ends of graphs in the run that have begun and not ended, innermost first."""
@@ -102,7 +108,8 @@ class Recorder:
             self._emit(Emission(named("messages", namespace), dumps(payload), PROTOCOL, True))
 
     def _updates(self, namespace: Namespace, data: Any) -> None:
-        self._emit(Emission(named("updates", namespace), dumps_brief(data), numbered=True))
+        if nodes := {node: update for node, update in data.items() if node != INTERRUPT}:
+            self._emit(Emission(named("updates", namespace), dumps_brief(nodes), numbered=True))
 
     def _custom(self, namespace: Namespace, data: Any) -> None:
         name = cast("Json", data).get("name") if isinstance(data, dict) else None
@@ -127,6 +134,7 @@ class Recorder:
                 Emission(named("lifecycle", namespace), dumps(data), PROTOCOL, True, "started")
             )
         elif event in ENDS and namespace in self._names:
+            self._release_paused(namespace)
             self._emit(self._child_end(namespace, event, data.get("error")))
             del self._names[namespace]
 
@@ -155,8 +163,10 @@ class Recorder:
         """
         method: str = event["method"]
         if method == "checkpoints":
-            namespace = tuple(event["params"]["namespace"])
-            self._checkpoints[namespace] = dumps(_checkpoint(event["params"]["data"]))
+            namespace, data = tuple(event["params"]["namespace"]), event["params"]["data"]
+            self._checkpoints[namespace] = dumps(_checkpoint(data))
+            if not namespace:
+                self.waits = bool(data["next"])
         if self._held is not None:
             self._release()
         if method == "tasks" and self.tasks:
@@ -168,12 +178,20 @@ class Recorder:
         if self._held is None:
             return
         (namespace, values), self._held = self._held, None
+        self._values(namespace, values)
+
+    def _release_paused(self, namespace: Namespace) -> None:
+        if namespace in self._paused:
+            self._values(namespace, self._paused.pop(namespace))
+
+    def _values(self, namespace: Namespace, values: Any) -> None:
         checkpoint = self._checkpoints.get(namespace)
         if checkpoint is None and not namespace and (start := self._start()) is not None:
             checkpoint = dumps({"id": start})
         params = b"" if checkpoint is None else checkpoint_param(checkpoint)
         name = named("values", namespace)
-        self._emit(Emission(name, dumps_brief(values), numbered=True, params=params))
+        data = dumps_brief(state_json(values))
+        self._emit(Emission(name, data, numbered=True, params=params))
 
 
 class _Tap(StreamTransformer):
@@ -193,6 +211,15 @@ class _Tap(StreamTransformer):
         if self._show is not None:
             self._show(event)
         return True
+
+
+def state_json(values: Any) -> Any:
+    """A graph's state as an object, of what is set in it, whatever class the state is of."""
+    if isinstance(values, BaseModel):
+        return {name: value for name, value in values if name in values.model_fields_set}
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    return values
 
 
 def _checkpoint(data: Json) -> Json:

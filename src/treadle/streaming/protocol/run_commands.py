@@ -52,7 +52,9 @@ class RunCommands:
     async def respond(self, context: Context, params: Json) -> tuple[Json, int]:
         """``input.respond``"""
         answers = _answers(params)
-        command: Json = {key: params[key] for key in ("update", "goto") if params.get(key)}
+        command: Json = {
+            key: params[key] for key in ("update", "goto") if params.get(key) is not None
+        }
         if "update" in command and not isinstance(command["update"], dict):
             raise Invalid(f"update must be an object, not {_shown(command['update'])}")
         assistant_id = await self._runs.assistant_of(context.caller, context.thread_id)

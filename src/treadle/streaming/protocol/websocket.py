@@ -12,7 +12,7 @@ from treadle.http.validation import body_decoder
 from treadle.ids import new_id
 from treadle.serialization import dumps
 from treadle.streaming.entries import Entry
-from treadle.streaming.protocol.channels import Filter, natural, read_filter
+from treadle.streaming.protocol.channels import Filter, UnknownChannel, natural, read_filter
 from treadle.streaming.protocol.commands import (
     Commands,
     Context,
@@ -207,6 +207,6 @@ def _filter_of(params: Json, method: str) -> Filter:
         raise _Refusal("invalid_argument", f"{method} requires a non-empty channels array.")
     try:
         return read_filter(params)
-    except RequestError as error:
+    except UnknownChannel as error:
         raise _Refusal("invalid_argument", f"{method} received an unsupported channel: {error}") \
             from None  # fmt: skip

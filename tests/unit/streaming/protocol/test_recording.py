@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import operator
+from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -13,9 +15,10 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.stream.transformers import CustomTransformer, TasksTransformer, UpdatesTransformer
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from treadle.streaming.protocol.envelope import Emission
-from treadle.streaming.protocol.recording import Recorder
+from treadle.streaming.protocol.recording import Recorder, state_json
 
 THREAD = {"configurable": {"thread_id": "1"}}
 
@@ -127,6 +130,63 @@ async def test_interrupts_come_before_the_values_at_which_the_run_pauses(told):
     asked = told.data("input.requested")
     assert {one["payload"] for one in asked} == {"left", "right"}
     assert [one["value"] for one in asked] == [one["payload"] for one in asked]
+
+
+async def test_interrupts_are_no_updates_of_a_node(told):
+    await told.run(chain(("ask", ask("why")), transformers=[UpdatesTransformer]), {"items": []})
+    assert told.data("updates") == []
+
+
+async def test_newer_values_take_the_place_of_those_at_which_the_run_pauses(told):
+    asked = asyncio.Event()
+
+    async def ask_first(state: Items) -> Items:
+        asked.set()
+        return {"items": [interrupt("why")]}
+
+    async def work_on(state: Items) -> Items:
+        await asked.wait()
+        await asyncio.sleep(0)
+        return {"items": ["worked"]}
+
+    graph = StateGraph(Items).add_node("ask", ask_first).add_node("work", work_on)
+    graph.add_edge(START, "ask").add_edge(START, "work")
+    await told.run(graph.compile(), {"items": []})
+    assert told.data("values")[-1] == {"items": ["worked"]}
+
+
+async def test_a_graph_that_stops_at_a_breakpoint_waits(told):
+    nodes = ("a", step("a")), ("b", step("b"))
+    saver = InMemorySaver()
+    await told.run(chain(*nodes, interrupt_before=["b"]), {"items": []}, saver)
+    assert told.recorder.waits
+    later = Told()
+    await later.run(chain(*nodes), None, saver)
+    assert not later.recorder.waits
+
+
+class Model(BaseModel):
+    name: str = "nobody"
+    count: int = 0
+
+
+@dataclass
+class Record:
+    name: str = "nobody"
+    count: int = 0
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (Model(count=1), {"count": 1}),
+        (Record(count=1), {"name": "nobody", "count": 1}),
+        ({"count": 1}, {"count": 1}),
+        (5, 5),
+    ],
+)
+def test_a_state_of_any_class_is_an_object(values, shown):
+    assert state_json(values) == shown
 
 
 async def test_an_interrupt_is_of_the_graph_that_asks(told):
