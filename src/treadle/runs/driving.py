@@ -278,17 +278,16 @@ class Drive:
         )
         async for part in cast("AsyncIterator[Any]", parts):
             namespace, mode, payload = part if subgraphs else ((), *part)
-            if not namespace:
-                if mode == "values":
+            if mode == "values":
+                self._plain.see_interrupts(namespace, payload)
+                if not namespace:
                     self._see_values(payload)
-                elif mode == "updates" and INTERRUPT in payload:
-                    self._paused = True
+            elif mode == "updates" and not namespace and INTERRUPT in payload:
+                self._paused = True
             if self._told():
                 for emission in self._plain.events(namespace, mode, payload):
                     self._emit(emission)
             elif self._always_encode or self._watched():
-                if mode == "values":
-                    self._plain.see_interrupts(namespace, payload)
                 for name, data in self._encoder.encode(namespace, mode, payload):
                     self._send(name, data)
 

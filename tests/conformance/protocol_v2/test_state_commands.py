@@ -61,6 +61,7 @@ async def test_checkpoints_are_listed_newest_first_and_by_pages(thread):
         ("state.listCheckpoints", {"limit": 0}),
         ("state.listCheckpoints", {"limit": "2"}),
         ("state.listCheckpoints", {"before": 1}),
+        ("state.listCheckpoints", {"before": "nonsense"}),
         ("state.fork", {}),
         ("state.fork", {"checkpoint_id": 5}),
         ("input.inject", {}),
@@ -74,6 +75,15 @@ async def test_wrong_params_are_refused_by_name(thread, method, params):
     code, message = await refusal(thread, method, **params)
     assert code == "invalid_argument"
     assert (next(iter(params)) if params else method) in message
+
+
+async def test_what_was_never_run_cannot_be_forked_nor_added_to(thread):
+    message = {"role": "user", "content": "x"}
+    for method, params in (
+        ("state.fork", {"checkpoint_id": NOWHERE}),
+        ("input.inject", {"message": message}),
+    ):
+        assert (await refusal(thread, method, **params))[0] == "no_such_run"
 
 
 @pytest.mark.parametrize("method", ["state.get", "state.listCheckpoints"])

@@ -18,7 +18,8 @@ class PlainRecorder:
     """The events of one run of the plain API, in both protocols.
 
     Where both show the same, it is one entry. ``asked`` are the interrupts by their ids, with the
-    namespaces of the graphs that they are from: they are told of at the end.
+    namespaces of the graphs that they are from: they are told of at the end. ``see_interrupts``
+    is to be shown all values, so that they are known whoever comes when.
     """
 
     def __init__(self, encoder: Encoder, modes: frozenset[str]) -> None:
@@ -28,7 +29,6 @@ class PlainRecorder:
     def events(self, namespace: tuple[str, ...], mode: str, payload: Any) -> Iterator[Emission]:
         """The entries of one part of the graph's stream."""
         if mode == "values":
-            self.see_interrupts(namespace, payload)
             yield from self._values(namespace, payload)
         elif mode == "updates":
             yield from self._updates(namespace, payload)

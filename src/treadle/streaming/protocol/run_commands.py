@@ -71,7 +71,7 @@ class RunCommands:
             raise Invalid("state.fork requires a checkpoint_id.")
         assistant_id = await self._runs.assistant_of(context.caller, context.thread_id)
         if assistant_id is None:
-            raise Invalid(f"Thread {context.thread_id} has not been run: there is nothing to fork.")
+            raise NoInterruptedRun("No run is bound to this thread.")
         body = _body(params, assistant_id, input=params.get("input"), checkpoint_id=checkpoint_id)
         result, seq = await self._create(context, body)
         return {**result, "thread_id": context.thread_id}, seq

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from treadle.errors import Conflict, Invalid, NotFound, Refused
+from treadle.ids import parse_id
 from treadle.runs.answering import NoInterruptedRun
 from treadle.serialization import dump_text
 from treadle.streaming.protocol.envelope import SEPARATOR
@@ -67,9 +68,7 @@ class StateCommands:
         limit = params.get("limit", DEFAULT_LIMIT)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_LIMIT:
             raise Invalid(f"limit must be an integer from 1 to {LARGEST_LIMIT}, not {limit!r}")
-        before = params.get("before")
-        if before is not None and not isinstance(before, str):
-            raise Invalid(f"before must be the id of a checkpoint, not {dump_text(before)[:200]}")
+        before = _checkpoint_id(params.get("before"))
         await self._check_thread(context)
         states = await self._states.history(
             context.caller,
@@ -118,6 +117,14 @@ def _namespace(params: Json) -> str:
     if not _are_strings(namespace):
         raise Invalid(f"namespace must be an array of strings, not {dump_text(namespace)[:200]}")
     return SEPARATOR.join(namespace)
+
+
+def _checkpoint_id(before: Any) -> str | None:
+    try:
+        return None if before is None else parse_id(before, "checkpoint")
+    except Invalid:
+        shown = dump_text(before)[:200]
+        raise Invalid(f"before must be the id of a checkpoint, not {shown}") from None
 
 
 def _are_strings(value: Any) -> bool:
