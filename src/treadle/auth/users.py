@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
 from typing import Any, cast
 from uuid import UUID
+
+from pydantic import BaseModel
 
 EXPECTED = (
     'a string, a dict with "identity", or an object with .identity, which is a string and not empty'
 )
+
+_READ = frozenset(("identity", "display_name", "is_authenticated", "permissions"))
+_PLAIN = (str, int, float, list, tuple, dict, set, frozenset, date, time, Decimal, UUID, Enum)
 
 
 class UnusableUser(ValueError):
@@ -20,8 +28,8 @@ class User(Mapping[str, Any]):
 
     The keys are ``identity``, ``is_authenticated``, ``display_name`` and whatever else a dict
     that ``authenticate`` returned had. Of a user that was made of an object (``source``) its
-    other attributes are there by attribute only, and only as long as the request lasts: a run's
-    user is what JSON keeps of ``dict(user)``, and ``permissions``.
+    other attributes are there by attribute only. A run's user is what JSON keeps of all that
+    (``plain_attributes``).
     """
 
     def __init__(
@@ -64,6 +72,23 @@ class User(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.identity!r})"
+
+
+def plain_attributes(user: User) -> dict[str, Any]:
+    """What JSON can keep of the attributes of the object that a user was made of."""
+    source, found = vars(user)["_source"], dict[str, Any]()
+    if source is None:
+        return found
+    for name in dir(source):
+        if name.startswith("_") or name in _READ or hasattr(BaseModel, name):
+            continue
+        try:
+            value = getattr(source, name)
+        except Exception:  # a property's own affair
+            continue
+        if value is None or isinstance(value, _PLAIN):
+            found[name] = value
+    return found
 
 
 def user_of(returned: object) -> User:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from treadle.auth.callers import shown_kwargs
 from treadle.clock import iso
 from treadle.database import Row, Transaction
 from treadle.serialization import fragment
@@ -36,7 +37,7 @@ def run_json(row: Row) -> Json:
         "updated_at": iso(row["updated_at"]),
         "status": row["status"],
         "metadata": fragment(row["metadata"]),
-        "kwargs": fragment(row["kwargs"]),
+        "kwargs": shown_kwargs(row["kwargs"]),
         "multitask_strategy": row["multitask_strategy"],
         "langsmith_session_name": None,
     }

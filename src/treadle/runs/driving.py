@@ -392,7 +392,7 @@ class Drive:
         configurable = {
             key: value for key, value in stored["configurable"].items() if not key.startswith("__")
         }
-        configurable[USER] = user_in(configurable)
+        configurable[USER] = user_in(stored["configurable"])
         callbacks = [*self.callbacks, *langsmith_callbacks(self.claim.kwargs)]
         return {
             **stored,

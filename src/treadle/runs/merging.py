@@ -16,7 +16,7 @@ from msgspec import UnsetType
 
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller
-from treadle.auth.callers import auth_configurable, without_auth_keys
+from treadle.auth.callers import run_auth_configurable, without_auth_keys
 from treadle.errors import Invalid, NotFound, Refused
 from treadle.graphs.registry import Graph
 from treadle.ids import parse_id
@@ -93,7 +93,9 @@ def run_kwargs(
     merged_configurable: dict[str, Any] = (
         merged
         if context
-        else {**assistant.config.get("configurable", {}), **(given(config.configurable) or {})}
+        else without_auth_keys(
+            {**assistant.config.get("configurable", {}), **(given(config.configurable) or {})}
+        )
     )
     run_config: dict[str, Any] = {
         **{key: value for key, value in assistant.config.items() if key != "configurable"},
@@ -106,7 +108,7 @@ def run_kwargs(
             "thread_id": thread_id,
             "graph_id": assistant.graph_id,
             "assistant_id": assistant.assistant_id,
-            **auth_configurable(caller),
+            **run_auth_configurable(caller),
             "langgraph_request_id": request_id,
             "__request_start_time_ms__": time.time_ns() // 1_000_000,
             "__after_seconds__": given(body.after_seconds) or 0,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from treadle import __version__
+from treadle.auth.callers import shown_kwargs
 from treadle.clock import SECOND_US, iso, now_us
 from treadle.database import Database, Row, Transaction
 from treadle.lookout import Lookout
@@ -117,7 +118,7 @@ class Webhooks:
             "updated_at": iso(ended_us),
             "status": status,
             "metadata": fragment(run["metadata"]),
-            "kwargs": fragment(run["kwargs"]),
+            "kwargs": shown_kwargs(run["kwargs"]),
             "multitask_strategy": run["multitask_strategy"],
             "langsmith_session_name": None,
             "run_started_at": iso(run["started_at"]),

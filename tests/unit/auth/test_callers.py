@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from langgraph_sdk import Auth
@@ -11,12 +12,14 @@ from treadle.auth.callers import (
     auth_configurable,
     caller_of,
     pack_caller,
+    run_auth_configurable,
+    shown_kwargs,
     unpack_caller,
     user_in,
 )
 from treadle.auth.studio import StudioUser
 from treadle.auth.users import user_of
-from treadle.serialization import dumps, loads
+from treadle.serialization import dump_text, dumps, loads
 
 
 class Allowing:
@@ -40,6 +43,19 @@ def test_a_run_has_its_user_back_from_json():
     assert found == user
     assert found is not None
     assert (found.team, found.permissions) == ({"name": "red"}, ["read"])
+
+
+def test_attributes_of_an_object_come_back_and_are_not_shown():
+    caller = caller_of(user_of(SimpleNamespace(identity="ann", email="ann@example.com")), None)
+    kwargs = {"config": {"configurable": run_auth_configurable(caller)}, "input": {}}
+    found = user_in(loads(dumps(kwargs))["config"]["configurable"])
+    assert found is not None
+    assert (found.email, "email" in found) == ("ann@example.com", False)
+    shown = loads(dumps(shown_kwargs(dump_text(kwargs))))
+    assert shown == {"config": {"configurable": auth_configurable(caller)}, "input": {}}
+    kept = unpack_caller(pack_caller(caller), None).user
+    assert kept is not None
+    assert kept.email == "ann@example.com"
 
 
 def test_a_row_has_its_caller_back_under_the_policy_of_today():

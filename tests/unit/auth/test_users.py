@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from langgraph_sdk.auth.types import BaseUser
 
-from treadle.auth.users import UnusableUser, User, user_of
+from treadle.auth.users import UnusableUser, User, plain_attributes, user_of
 from treadle.serialization import dumps, loads
 
 
@@ -61,6 +61,28 @@ def test_an_object_has_three_keys_and_all_its_attributes():
     assert (user.permissions, user.email) == (["read"], "ann@example.com")
     assert "email" not in user
     assert user_of(Minimal()).display_name == "minimal"
+
+
+def test_what_json_can_keep_of_an_object_is_told():
+    class Row(Person):
+        role = "admin"
+
+        @property
+        def team(self) -> str:
+            return "red"
+
+        @property
+        def broken(self) -> str:
+            raise RuntimeError("no database")
+
+        def method(self) -> str:
+            return "called"
+
+    row = Row("ann")
+    vars(row)["connection"] = object()
+    expected = {"email": "ann@example.com", "role": "admin", "team": "red"}
+    assert plain_attributes(user_of(row)) == expected
+    assert plain_attributes(user_of({"identity": "ann", "email": "x"})) == {}
 
 
 def test_a_missing_field_is_missing_either_way():
