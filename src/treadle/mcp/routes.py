@@ -43,8 +43,8 @@ VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NOT_ACCEPTED = "Accept header must include application/json or text/event-stream"
 _OF_HTTP = (401, 403)
 """Who may not call hears it from HTTP, as the standard has it."""
-_JSON = re.compile(r"(\*|application)/\*|application/json")
-_EVENTS = re.compile(r"text/(\*|event-stream)")
+_JSON = re.compile(r"(\*|application)/\*|application/json", re.IGNORECASE)
+_EVENTS = re.compile(r"text/(\*|event-stream)", re.IGNORECASE)
 
 
 class Routes:

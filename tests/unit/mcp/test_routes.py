@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/*", "text/*", "", "text/html, */*;q=0.1"])
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/*", "text/*", "", "Application/JSON", "text/html, */*;q=0.1"]
+)
 async def test_simple_clients_may_accept_anything(client, accept):
     answer = await client.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}, accept)
     assert (answer.status_code, answer.json()["result"]) == (200, {})
