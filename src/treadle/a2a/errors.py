@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treadle.errors import Forbidden, RequestError, Unavailable
+from treadle.errors import Forbidden, RequestError
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -36,7 +36,7 @@ def task_not_found(task_id: str, context_id: str | None = None) -> RpcError:
 
 def refusal(error: RequestError, what: str = "") -> RpcError:
     """The refusal of a room below, which said no to ``what`` was to be done."""
-    code = INTERNAL_ERROR if isinstance(error, Unavailable) else INVALID_PARAMS
+    code = INTERNAL_ERROR if error.status >= 500 else INVALID_PARAMS
     if isinstance(error, Forbidden):
         what = ""
     return RpcError(code, f"{what}: {error}" if what else str(error))

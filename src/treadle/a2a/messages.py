@@ -88,6 +88,8 @@ def parse_message(params: Json) -> Incoming:
         raise invalid("Message must contain at least one part")
     if not isinstance(message_id, str) or not message_id:
         raise invalid("Missing required 'messageId' in message")
+    if text_of(fields, "role") is None:
+        raise invalid("Missing required 'role' in message")
     incoming = Incoming(
         message_id,
         fields.get("role") in ("user", "ROLE_USER"),

@@ -146,7 +146,8 @@ class Notifications:
         if task is None or task.start_id is None:
             return False
         found = await transaction.fetch_all(queries.CONFIGS, _place_of(task))
-        told = task_json(task, task.context.values, View("task")) if found else {}
+        values = task.context.values
+        told = task_json(task, values, View("task"), values) if found else {}
         for row in found:
             config = _config(row["config"])
             body = (V1() if config.is_v1 else V03()).event(told)

@@ -75,7 +75,7 @@ class A2AService:
         self._database, self._assistants = database, assistants
         self._states, self._runs, self._events = threads.states, runs, events
         self._contexts = Contexts(database)
-        self._tasks = Tasks(database, threads.states)
+        self._tasks = Tasks(database, threads.states, assistants)
         self._notifications = notifications
         self._sending = Sending(runs, self._contexts, notifications)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID, uuid5
 
 from treadle.a2a.contexts import Task
 from treadle.a2a.messages import mark_of, message_json, messages_of, parts_of, role_of
 from treadle.a2a.queries import KWARGS
+from treadle.assistants.service import AssistantService
 from treadle.auth import Caller
 from treadle.clock import iso, now_us
 from treadle.database import Database
@@ -33,13 +34,30 @@ class View(NamedTuple):
 class Tasks:
     """Puts tasks together from what their runs have left."""
 
-    def __init__(self, database: Database, states: ThreadStates) -> None:
-        self._database, self._states = database, states
+    def __init__(
+        self, database: Database, states: ThreadStates, assistants: AssistantService
+    ) -> None:
+        self._database, self._states, self._assistants = database, states, assistants
 
     async def show(self, caller: Caller, task: Task, view: View) -> Json:
         """A task as it is now."""
         values = await self._values(caller, task)
-        return task_json(task, values, view)
+        output = values
+        if view.artifacts and task.state == "completed":
+            output = await self._output(caller, task, values)
+        return task_json(task, values, view, output)
+
+    async def _output(self, caller: Caller, task: Task, values: Any) -> Any:
+        """What of the values is the output of the task's graph."""
+        if not isinstance(values, dict):
+            return values
+        try:
+            names = await self._assistants.output_names(caller, task.last["assistant_id"])
+        except RequestError:  # its graph is not served any more
+            return values
+        if names is None:
+            return values
+        return {name: value for name, value in cast("Json", values).items() if name in names}
 
     async def _values(self, caller: Caller, task: Task) -> Any:
         """The values that the task's last run has left.
@@ -76,13 +94,13 @@ class Tasks:
         return {"messages": [*there, *new]}
 
 
-def task_json(task: Task, values: Any, view: View) -> Json:
-    """A task whose last run has left these values."""
+def task_json(task: Task, values: Any, view: View, output: Any) -> Json:
+    """A task whose last run has left these values, of which ``output`` is meant for others."""
     shown: Json = {"kind": "task", "id": task.id, "contextId": task.context.thread_id}
     if view.history_length != 0:
         shown["history"] = _history(task, values, view)
     shown["status"] = status_json(task, view.told)
-    if found := artifacts_of(task, values) if view.artifacts else []:
+    if found := artifacts_of(task, output) if view.artifacts else []:
         shown["artifacts"] = found
     return shown
 
@@ -138,6 +156,8 @@ def _history(task: Task, values: Any, view: View) -> list[Json]:
     owner = task.id
     for number, message in enumerate(messages_of(values)):
         role, mark, parts = role_of(message), mark_of(message), parts_of(message)
+        if role == "user" and not parts:
+            parts = [{"kind": "text", "text": ""}]
         if mark is not None or role == "user":
             owner = context.task_id_of(mark) or task.id
         if role is None or not parts or (view.scope == "task" and owner != task.id):
@@ -152,7 +172,7 @@ def _history(task: Task, values: Any, view: View) -> list[Json]:
 # -- artifacts ---------------------------------------------------------------------------------
 
 
-def artifacts_of(task: Task, values: Any) -> list[Json]:
+def artifacts_of(task: Task, output: Any) -> list[Json]:
     """What a task asks, or what it has come to."""
     if task.state == "input-required":
         asked = [
@@ -163,7 +183,7 @@ def artifacts_of(task: Task, values: Any) -> list[Json]:
         return [_artifact(task, "Interrupt", about, asked)] if asked else []
     if task.state != "completed":
         return []
-    parts = _reply(task, values) or _output(values)
+    parts = _reply(output) or _rest(output)
     about = f"Response from assistant {task.last['assistant_id']}"
     return [_artifact(task, "Assistant Response", about, parts)] if parts else []
 
@@ -177,9 +197,9 @@ def _artifact(task: Task, name: str, description: str, parts: Sequence[Json]) ->
     }
 
 
-def _reply(task: Task, values: Any) -> list[Json]:
+def _reply(output: Any) -> list[Json]:
     """The last thing that the agent has said since it was spoken to."""
-    for message in reversed(messages_of(values)):
+    for message in reversed(messages_of(output)):
         role, parts = role_of(message), parts_of(message)
         if role == "user" or mark_of(message) is not None:
             break
@@ -188,11 +208,11 @@ def _reply(task: Task, values: Any) -> list[Json]:
     return []
 
 
-def _output(values: Any) -> list[Json]:
+def _rest(output: Any) -> list[Json]:
     """What the graph has come to, beside its messages, as JSON."""
-    if isinstance(values, dict) and "messages" in values:
-        values = {key: value for key, value in values.items() if key != "messages"}  # pyright: ignore
-    return [{"kind": "text", "text": dump_text(values)}] if values not in (None, {}) else []
+    if isinstance(output, dict) and "messages" in output:
+        output = {key: value for key, value in output.items() if key != "messages"}  # pyright: ignore
+    return [{"kind": "text", "text": dump_text(output)}] if output not in (None, {}) else []
 
 
 def _derived(run_id: str, name: str) -> str:

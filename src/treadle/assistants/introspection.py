@@ -47,6 +47,12 @@ async def subgraphs(graph: Graph, namespace: str | None, recurse: bool) -> dict[
     return {path: schemas(subgraph) async for path, subgraph in found}
 
 
+async def outputs(graph: Any) -> dict[str, Any]:
+    """The names of the values that a graph gives out; null if it gives out one without a name."""
+    channels = getattr(graph, "output_channels", None)
+    return {"names": None if channels is None or isinstance(channels, str) else [*channels]}
+
+
 def schemas(graph: Any) -> dict[str, Any]:
     """The JSON schemas of a graph; what a graph cannot tell (a remote one) is null."""
     context = _or_none(graph, "get_context_jsonschema")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID, uuid4, uuid5
@@ -347,6 +347,12 @@ class AssistantService:
             lambda graph: asyncio.to_thread(introspection.schemas, graph),
         )
         return {"graph_id": assistant.graph_id, **found}
+
+    async def output_names(self, caller: Caller, assistant_id: str) -> Collection[str] | None:
+        """What the values are called that the assistant's graph gives out; None if all of them."""
+        assistant = await self.runnable(assistant_id, caller)
+        found = await self._look(caller, assistant, ("outputs",), introspection.outputs)
+        return found["names"]
 
     async def _look(
         self,
