@@ -11,7 +11,7 @@ from treadle.http.endpoint import Endpoint, SocketEndpoint
 E = TypeVar("E", Endpoint, SocketEndpoint)
 
 _GROUPS = (
-    ("runs", r"/runs(/.*)?|/threads/\{thread_id\}/(runs(/.*)?|commands)"),
+    ("runs", r"/runs(/.*)?|/threads/\{thread_id\}/(runs(/.*)?|commands|stream/events)"),
     ("threads", r"/threads(/.*)?"),
     ("assistants", r"/assistants(/.*)?"),
     ("store", r"/store(/.*)?"),

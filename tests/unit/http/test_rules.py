@@ -39,7 +39,7 @@ def test_a_value_that_cannot_be_is_named(section, words):
     [
         ("/threads/{thread_id}/runs/wait", "runs"),
         ("/threads/{thread_id}/commands", "runs"),
-        ("/threads/{thread_id}/stream/events", "threads"),
+        ("/threads/{thread_id}/stream/events", "runs"),
         ("/runs/crons/search", "runs"),
         ("/store/items", "store"),
         ("/.well-known/agent-card.json", "a2a"),
