@@ -22,7 +22,7 @@ from treadle.crons import queries
 from treadle.crons.models import RUN_FIELDS
 from treadle.crons.service import next_run
 from treadle.database import Database, Row, Transaction
-from treadle.errors import RequestError
+from treadle.errors import RequestError, Unavailable
 from treadle.ids import new_id
 from treadle.lookout import Lookout
 from treadle.runs.models import RunCreate, StatelessRunCreate
@@ -160,6 +160,8 @@ class Ticker:
                 await self._runs.create(
                     owner, new_id(), row["thread_id"], _run(row, payload), impulse=impulse
                 )
+            except Unavailable:
+                raise  # of the tick itself nothing is known: it is tried again
             except RequestError as error:
                 await self._database.write(take)
                 logger.warning(

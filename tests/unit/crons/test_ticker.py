@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+import treadle.crons.ticker
 from treadle.crons.ticker import Ticker
+from treadle.errors import Unavailable
 
 
 async def test_a_due_cron_has_one_run_and_moves_on(town):
@@ -205,3 +207,22 @@ async def test_it_wakes_by_itself_when_a_cron_is_due(town):
 
     await town.until(started)
     await town.ticker.close()
+
+
+async def test_a_tick_that_the_database_could_not_take_is_tried_again(town, monkeypatch):
+    monkeypatch.setattr(treadle.crons.ticker, "STUMBLE_SECONDS", 0)
+    thread_id = await town.thread()
+    cron = await town.cron(thread_id)
+    create, away = town.ticker._runs.create, [True]
+
+    async def lose(*args, **options):
+        if away:
+            away.pop()
+            raise Unavailable("The connection to the database was lost")
+        return await create(*args, **options)
+
+    monkeypatch.setattr(town.ticker._runs, "create", lose)
+    town.at("2026-03-01T13:00:00+00:00")
+    await town.tick()
+    assert len(await town.runs(thread_id)) == 1
+    assert (await town.next_run(cron)).startswith("2026-03-01T14:00")
