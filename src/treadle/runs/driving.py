@@ -107,7 +107,7 @@ class Drive:
     ``stopped`` is how the run was ended from outside, set before its task is cancelled: see
     ``Execution.stop``. ``failure`` is what the graph failed with. ``summary`` is what it leaves
     on its thread; None leaves the thread as it was. ``untouched``: the run was refused before
-    it did anything. ``lost_touch``: it was stopped for want of the database.
+    it did anything.
     """
 
     def __init__(
@@ -141,7 +141,6 @@ class Drive:
         self._asked: list[Any] = []
         self._paused = False
         self.untouched = False
-        self.lost_touch = False
 
     async def run(self) -> None:
         """Drive the graph to its end, or to where it is stopped."""
@@ -229,7 +228,6 @@ class Drive:
             run_id=self.claim.run_id,
             error=str(error),
         )
-        self.lost_touch = self.stopped is None
         self.stopped = self.stopped or "lose"
 
     @property

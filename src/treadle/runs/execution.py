@@ -135,11 +135,6 @@ class Execution:
         return self._drive.stopped == "lose"
 
     @property
-    def lost_touch(self) -> bool:
-        """Whether that was for want of the database."""
-        return self._drive.lost_touch
-
-    @property
     def is_over(self) -> bool:
         """Whether no graph is at work any more, of this execution and of those before it.
 

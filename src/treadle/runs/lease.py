@@ -7,6 +7,7 @@ the event loop does not let it run out.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,8 @@ class Lease:
     ``on_lost`` is called on the event loop once another worker has declared this one dead: it
     was out of touch for longer than a lease, and its runs are others' now.
 
-    ``in_touch_since`` is when, by the monotonic clock, it began to be renewed without fail.
+    ``in_touch_since`` is when, by the monotonic clock, it began to be renewed without fail:
+    never, while that fails.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Lease:
             except Exception as error:
                 if pause == RENEW_SECONDS:
                     logger.warning("the lease could not be renewed", error=repr(error))
-                pause = RETRY_SECONDS
+                pause, self.in_touch_since = RETRY_SECONDS, math.inf
                 continue
             if pause == RETRY_SECONDS:
                 pause, self.in_touch_since = RENEW_SECONDS, time.monotonic()

@@ -70,7 +70,7 @@ class Worker:
         self._graphs = frozenset(rooms.registry.ids)
         self._renewing: asyncio.Task[None] | None = None
         self._in_touch_since = time.monotonic()
-        self._let_go: set[str] = set()
+        self._failed: set[str] = set()  # runs whose end could not be written
 
     def _new_lease(self) -> Lease:
         self._leases += 1
@@ -295,13 +295,13 @@ class Worker:
         """Declare workers dead whose lease ended before ``now``: they end if they still live.
 
         Put back into the queue what they were executing, and what this worker owns and does not
-        execute. An attempt that the database cut off does not count as a try.
+        execute: the database cut it off, perhaps as it was claimed. That does not count as a try.
         """
         database, owner = self._rooms.database, self._lease.owner
         settled = self._has_settled()
         async with self._books:
             lost = [
-                row["run_id"]
+                row
                 for row in await database.read_all(queries.RUNNING, {"now": now})
                 if (
                     row["run_id"] not in self._executions
@@ -319,14 +319,14 @@ class Worker:
                 if settled:
                     await transaction.execute(queries.FORGET_LATE_WORKERS, params)
                 taken = 0
-                for run_id in lost:
-                    innocent = int(run_id in self._let_go)
+                for row in lost:
+                    run_id: str = row["run_id"]
+                    innocent = int(row["owner"] == owner and run_id not in self._failed)
                     run = {"run_id": run_id, "owner": owner, "innocent": innocent}
                     taken += await transaction.execute(queries.TAKE_UP_RUN, run)
                 return taken
 
             taken = await database.write(take_up)
-            self._let_go.clear()
         if taken:
             self._rooms.figures.taken_up += taken
             logger.warning("runs whose worker was lost go on", runs=taken)
@@ -375,6 +375,7 @@ class Worker:
     def _start(self, row: Row) -> None:
         execution = Execution(row, self._rooms)
         self._executions[execution.claim.run_id] = execution
+        self._failed.discard(execution.claim.run_id)
         if row["attempt"] == 1:
             waited = (row["started_at"] - row["created_at"]) / SECOND_US
             self._rooms.figures.count_started(execution.claim.graph_id, waited)
@@ -400,11 +401,10 @@ class Worker:
                 "a run's end could not be written", run_id=execution.claim.run_id, exc_info=error
             )
             if isinstance(error, Unavailable):
-                self._let_go.add(execution.claim.run_id)
                 self._look_now.set()
+            else:
+                self._failed.add(execution.claim.run_id)
         elif execution.was_lost:
-            if execution.lost_touch:
-                self._let_go.add(execution.claim.run_id)
             self._look_now.set()
         if execution.thread_waits:
             self._woken.set()

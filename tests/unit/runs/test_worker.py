@@ -11,6 +11,7 @@ from treadle.auth import ANYONE
 from treadle.clock import SECOND_US, now_us
 from treadle.cluster.signals import Signals
 from treadle.database import Transaction
+from treadle.errors import Unavailable
 from treadle.runs import queries, worker
 
 # -- the claim, as SQL -------------------------------------------------------------------------
@@ -346,6 +347,29 @@ async def test_after_an_outage_others_have_time_to_renew_their_leases(
         assert (await house.outcome(run)).status == "success"
     await house.worker.close(0)
     await signals.close()
+
+
+async def test_a_claim_of_which_nobody_heard_counts_as_no_try(open_house, monkeypatch):
+    """The connection was lost between its commit and the answer."""
+    for name in ("SWEEP_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(worker, name, 0.01)
+    house = await open_house(work=False, bg_job_max_retries=1)
+    run = await house.create(await house.thread(), watch="end")
+    claim, losses = worker.Worker._claim, iter(range(3))
+
+    async def unheard(self: Any, which: str, limit: int) -> int:
+        if which == queries.CLAIM and next(losses, None) is not None:
+            with monkeypatch.context() as patch:
+                patch.setattr(self, "_start", lambda row: None)
+                await claim(self, which, limit)
+            raise Unavailable("The connection to the database was lost during a commit")
+        return await claim(self, which, limit)
+
+    monkeypatch.setattr(worker.Worker, "_claim", unheard)
+    await house.worker.open(alone=True)
+    assert (await house.outcome(run)).status == "success"
+    assert (await house.shown(run))["status"] == "success"
+    assert next(losses, None) is None
 
 
 async def test_a_thread_that_is_deleted_has_its_execution_stopped(house, graphs):
