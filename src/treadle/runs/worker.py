@@ -171,6 +171,13 @@ class Worker:
     def _stop(self, run_id: str, how: str) -> None:
         if (execution := self._executions.get(run_id)) is not None:
             execution.stop(how)
+        else:
+            self._look_if_claiming()
+
+    def _look_if_claiming(self) -> None:
+        """What is to be stopped may have been claimed, and not be known here yet: look then."""
+        if self._books.locked():
+            self._look_now.set()
 
     def _look_again(self) -> None:
         """Signals were missed: look for runs, and for those here that are to stop."""
@@ -228,6 +235,7 @@ class Worker:
         for execution in list(self._executions.values()):
             if execution.claim.thread_id == thread_id:
                 execution.stop("delete")
+        self._look_if_claiming()
 
     # -- claiming --------------------------------------------------------------------------
 

@@ -13,6 +13,9 @@ from treadle.cluster.signals import Signals
 from treadle.database import Transaction
 from treadle.errors import Unavailable
 from treadle.runs import queries, worker
+from treadle.runs.outcome import Outcome
+from treadle.streaming.relay.exchange import Exchange
+from treadle.streaming.relay.relays import DatabaseRelay
 
 # -- the claim, as SQL -------------------------------------------------------------------------
 
@@ -370,6 +373,39 @@ async def test_a_claim_of_which_nobody_heard_counts_as_no_try(open_house, monkey
     assert (await house.outcome(run)).status == "success"
     assert (await house.shown(run))["status"] == "success"
     assert next(losses, None) is None
+
+
+@pytest.mark.parametrize("new_database", ["postgres"], indirect=True)
+async def test_a_stop_that_comes_before_its_run_is_known_here_is_not_lost(open_house, monkeypatch):
+    """Another process saw the claim, and its signal overtook the claim's answer."""
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 3600)
+    house = await open_house(work=False)
+    database, signals = house.database, Signals(house.database)
+    house.rooms.signals = signals
+    await signals.open()
+    ends = DatabaseRelay(database, signals)
+    exchange = Exchange(house.events, database, signals, ends, None, Outcome.unpack)
+    await exchange.open(lambda thread_id, run_id: asyncio.sleep(0))
+    run = await house.create(await house.thread(), "gated", "end", input={"gate": "a"})
+    write, stopped = database.write, []
+
+    async def overtaken(body: Any, thread_id: str | None = None) -> Any:
+        answer = await write(body, thread_id)
+        if body.__name__ == "claim" and answer:
+            stop = {"run_id": run.run_id, "stop": "interrupt"}
+            await write(lambda transaction: transaction.send(queries.STOP_BEGUN, stop))
+            house.worker._stop(run.run_id, "interrupt")
+            stopped.append(run.run_id)
+        return answer
+
+    monkeypatch.setattr(database, "write", overtaken)
+    await house.worker.open(alone=False)
+    async with asyncio.timeout(5):
+        assert (await house.outcome(run)).status == "interrupted"
+    assert stopped == [run.run_id]
+    await house.worker.close(0)
+    await exchange.close()
+    await signals.close()
 
 
 async def test_a_thread_that_is_deleted_has_its_execution_stopped(house, graphs):
