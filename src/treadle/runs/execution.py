@@ -8,6 +8,7 @@ the end is durable, so whoever reads it finds the run and its thread settled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ ABANDON_SECONDS = 0.1
 
 class _Stopped(Exception):
     """The run was told to end otherwise while it ended: that counts."""
+
+
+class _Unsaved(Exception):
+    """What the run has told is still to be saved, since a commit of it failed: that comes first."""
 
 
 class Execution:
@@ -183,6 +188,8 @@ class Execution:
             self._rooms.settings.bg_job_timeout_secs, self.stop, "timeout"
         )
         try:
+            if (relay := self._rooms.events.relay) is not None:
+                await relay.catch_up(self._log, claim.row)
             begun = dumps({"run_id": claim.run_id, "attempt": claim.tries})
             self._append(Emission("metadata", begun))
             await self._announce_if_wanted()
@@ -314,6 +321,8 @@ class Execution:
             self._drive.stopped = str(stop)
             await self._end()
             return
+        while self._log.waiting:  # its commit was unclear: readers hear of that first
+            await self._flush()
         if stopped == "rollback" or self._drive.input_refused:
             await self._forget_run()
         if thread is None:
@@ -341,11 +350,18 @@ class Execution:
                     row = await database.read_one(queries.ENDED, own)
                     return {"status": "gone"} if row is None and claim.temporary else row
                 return await database.write(end, claim.thread_id)
+            except _Unsaved:
+                await self._flush()
             except Unavailable as error:
                 tries += 1
                 logger.warning("a run's end is written again", **own, error=str(error))
                 if tries == END_TRIES:
                     raise
+
+    async def _flush(self) -> None:
+        """Wait until what is being written was written, or could not be."""
+        with contextlib.suppress(Unavailable):
+            await self._rooms.database.flush()
 
     async def _forget_run(self) -> None:
         """Remove what the run has kept outside of the database, if it can be."""
@@ -388,6 +404,8 @@ class Execution:
         after: int,
     ) -> Row | None:
         """See ``_settle_in``. Those who watch elsewhere hear of it with the commit."""
+        if self._log.unsaved:
+            raise _Unsaved
         self._is_watched = self._calls_out = False
         row = await self._settle_in(transaction, status, thread_status, error, told)
         if row is not None:

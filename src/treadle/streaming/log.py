@@ -127,6 +127,8 @@ class ThreadLog:
         self.appended_bytes = 0
         self.waiting = 0
         """How many entries readers will hear of once these are durable."""
+        self.unsaved = 0
+        """How many entries wait for a transaction that keeps or numbers them."""
         self._hub = hub
         self._entries: list[Entry] = []
         self._base = 0
@@ -249,7 +251,7 @@ class ThreadLog:
 
     def _give(self, entry: Entry, last: bool) -> None:
         if entry.seq:
-            self.told_seq = entry.seq
+            self.told_seq = max(self.told_seq, entry.seq)
         if self._readers:
             self._entries.append(entry)
             self.appended_bytes += entry.size_bytes
@@ -444,6 +446,7 @@ class EventHub:
         Where readers wait for it, that is now; in a burst, soon, for several entries at a time.
         """
         self._unsaved.append(unsaved)
+        unsaved.log.unsaved += 1
         self._save_soon()
         if unsaved.waits:
             now = time.monotonic()
@@ -455,6 +458,8 @@ class EventHub:
         """Persist again what was taken first of all, and perhaps not committed."""
         if unsaved:
             self._unsaved.extendleft(reversed(unsaved))
+            for one in unsaved:
+                one.log.unsaved += 1
             self._save_soon()
             self.database.hurry()
 
@@ -477,6 +482,7 @@ class EventHub:
         taken: list[Unsaved] = []
         while self._unsaved:
             taken.append(self._unsaved.popleft())
+            taken[-1].log.unsaved -= 1
         return taken
 
     async def keep_in(

@@ -10,9 +10,10 @@ import pytest
 from treadle.auth import ANYONE
 from treadle.errors import Conflict
 from treadle.runs.answering import NoInterruptedRun, UnknownInterrupt
+from treadle.runs.execution import Execution
 from treadle.serialization import loads
 from treadle.streaming.protocol.commands import Context
-from treadle.streaming.protocol.envelope import ENDS, envelope_of
+from treadle.streaming.protocol.envelope import ENDS, Emission, envelope_of
 from treadle.streaming.protocol.feed import Feed
 from treadle.streaming.protocol.run_commands import RunCommands
 
@@ -265,3 +266,35 @@ async def test_the_other_protocol_shows_the_values_of_a_commands_run(house, comm
     assert [entry.name for entry in shown] == ["metadata", *["values"] * 4]
     assert loads(shown[-1].data) == {"log": ["in", "a", "b", "c"]}
     assert all(envelope_of(e).method != "metadata" for e in kept if e.seq is not None)
+
+
+@pytest.mark.parametrize("is_unclear", [False, True])
+async def test_an_end_is_told_behind_what_is_saved_again(house, monkeypatch, is_unclear):
+    """A commit of what the run has told was lost: it comes before the end, or with it."""
+    thread, surely, sent = await house.thread(), Execution._surely, []
+
+    async def overtaking(execution: Any, end: Any) -> Any:
+        def save_again() -> None:
+            if not sent:
+                sent.append(execution._append(Emission("custom", b"{}", numbered=True)))
+
+        async def body(transaction: Any) -> Any:
+            if not is_unclear:
+                save_again()
+            return await end(transaction)
+
+        row = await surely(execution, body)
+        save_again()
+        return row
+
+    monkeypatch.setattr(Execution, "_surely", overtaking)
+    reader = await house.events.open_reader(thread, numbered=True)
+    run = await house.create(thread, watch="end", **KEPT)
+    assert (await house.outcome(run)).status == "success"
+    told = list(await reader.next(1) or ())
+    assert told.index(sent[0]) < len(told) - 1
+    assert told[-1].kind == "end"
+    if not is_unclear:
+        numbers = [entry.seq for entry in told if entry.seq is not None]
+        assert numbers == list(range(1, len(numbers) + 1))
+    reader.close()

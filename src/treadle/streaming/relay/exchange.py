@@ -87,8 +87,19 @@ class Exchange:
     # -- executing -------------------------------------------------------------------------
 
     def begin(self, log: ThreadLog, row: Row, kept: bool) -> Forwarding:
-        """A run that was claimed begins; ``end`` it. ``kept``: its events can be replayed."""
+        """A run that was claimed begins; ``end`` it. ``kept``: its events can be replayed.
+
+        It may say nothing before readers here ``catch_up``.
+        """
+        last_id: int = row["last_event_id"]
+        told_id = log.told_id if self._watches.is_behind(log, last_id) else last_id
+        log.go_on_from(told_id, max(last_id, row["floor_id"]))
         return self._forwarder.begin(log, row, kept)
+
+    async def catch_up(self, log: ThreadLog, row: Row) -> None:
+        """Let readers here have all that other processes have told, before a run that begins."""
+        if self._watches.is_behind(log, row["last_event_id"]):
+            await self._watches.catch_up(log, row)
 
     def end(self, forwarding: Forwarding) -> None:
         self._forwarder.end(forwarding)

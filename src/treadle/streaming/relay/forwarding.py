@@ -110,7 +110,6 @@ class Forwarder:
 
     def begin(self, log: ThreadLog, row: Row, kept: bool) -> Forwarding:
         """A run that was claimed with ``row`` begins. ``kept``: so are its events."""
-        log.go_on_from(row["last_event_id"], row["floor_id"])
         forwarding = self._forwardings[log.thread_id] = Forwarding(self, log, kept)
         if row["watchers"]:
             for watcher in row["watchers"].split(","):

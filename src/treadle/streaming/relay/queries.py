@@ -87,3 +87,5 @@ LATEST_RUN = """
 SELECT kwargs FROM runs WHERE thread_id = :thread_id AND started_at IS NOT NULL
 ORDER BY started_at DESC LIMIT 1
 """
+
+RUN_BEFORE = LATEST_RUN.replace("AND", "AND run_id <> :run_id AND", 1)

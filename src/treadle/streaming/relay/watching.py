@@ -8,6 +8,7 @@ moment, since it may have overtaken it; then the gap is filled with what is kept
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import structlog
 
 from treadle.cluster.run_rows import is_kept, process_of
 from treadle.cluster.signals import Signals
-from treadle.database import Database, Transaction
+from treadle.database import Database, Row, Transaction
 from treadle.streaming.entries import Entry
 from treadle.streaming.log import ThreadLog
 from treadle.streaming.relay import queries
@@ -270,10 +271,10 @@ class Watches:
                 first = watch.held[0]
                 await asyncio.sleep(HOLD_SECONDS)
                 if watch.held and watch.held[0] is first:
-                    if watch.lacks_numbers(first):
-                        await self._fill_numbers(watch, first)
                     if watch.is_live and first.after > watch.log.told_id:
                         await self._fill(watch, first.after, first.kept)
+                    if watch.lacks_numbers(first):
+                        await self._fill_numbers(watch, first)
                     watch.log.told_id = max(watch.log.told_id, first.after)
                     self._publish(watch, watch.held.pop(0))
                 while watch.held and not watch.lacks(watch.held[0]):
@@ -317,6 +318,41 @@ class Watches:
     async def _complete(self, entry: Entry, thread_id: str) -> None:
         if entry.kind == "end" and entry.payload is None:
             entry.payload = await self.outcome_of(thread_id, entry.run_id)
+
+    def is_behind(self, log: ThreadLog, last_id: int) -> bool:
+        """Whether readers here have still to hear of events up to ``last_id``."""
+        watch = self._watches.get(log.thread_id)
+        return watch is not None and watch.is_live and watch.follows and log.told_id < last_id
+
+    async def catch_up(self, log: ThreadLog, row: Row) -> None:
+        """Publish what others have told of a thread, before the run of ``row`` begins here.
+
+        It is on its way, or was lost on it: what is kept is read at once, other events may come.
+        """
+        watch, last_id = self._watches[log.thread_id], row["last_event_id"]
+        try:
+            before: Row | None = row
+            if row["attempt"] == 1:
+                params = {"thread_id": log.thread_id, "run_id": row["run_id"]}
+                before = await self._database.read_one(queries.RUN_BEFORE, params)
+            kept = before is not None and is_kept(before["kwargs"])
+            if not kept:
+                await self._await(watch, last_id)
+            if log.told_id < last_id:
+                await self._fill(watch, last_id, kept)
+        except Exception as error:
+            logger.warning("streams break off: they cannot be mended", error=repr(error))
+            log.cut_off_readers()
+        log.told_id = max(log.told_id, last_id)
+
+    @staticmethod
+    async def _await(watch: Watch, last_id: int) -> None:
+        """Wait a moment for what is told up to ``last_id``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HOLD_SECONDS):
+                while watch.log.told_id < last_id:
+                    watch.heard.clear()
+                    await watch.heard.wait()
 
     async def _begin_anew(self, watch: Watch) -> None:
         """What this process wanted was forgotten, and something may have been missed.

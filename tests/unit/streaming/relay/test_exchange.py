@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -51,6 +52,14 @@ class House:
         row = {"last_event_id": told, "floor_id": told, "watchers": watchers}
         self.forwarding = self.exchange.begin(log, row, kept)
         return log
+
+    async def go_on(self, told: int, attempt: int = 1, kept: bool = False) -> Entry:
+        """The first event of a run that is claimed after others have told up to ``told``."""
+        log = self.begin(told=told)
+        kwargs = json.dumps({"resumable": kept})
+        row = {"last_event_id": told, "run_id": "new", "attempt": attempt, "kwargs": kwargs}
+        await self.exchange.catch_up(log, row)
+        return log.append("new", "event", "metadata", b"")
 
     async def end(self, *names: str) -> list[Entry]:
         log = self.hub.log(THREAD)
@@ -186,8 +195,15 @@ class Heard:
     def __init__(self, house: House, reader: Reader) -> None:
         self._house, self.reader = house, reader
 
-    def take(self, after: int, *ids: int, kept: bool = False, end: bool = False) -> None:
-        entries = [sent(Entry(id, "run", "event", f"{id}", b"")) for id in ids]
+    def take(
+        self,
+        after: int,
+        *ids: int,
+        kept: bool = False,
+        end: bool = False,
+        seq: int | None = None,
+    ) -> None:
+        entries = [sent(Entry(id, "run", "event", f"{id}", b"", seq=seq)) for id in ids]
         if end:
             outcome = Outcome("success")
             entries.append(sent(Entry(ids[-1] + 1, "run", "end", "metadata", b"", outcome)))
@@ -207,6 +223,20 @@ async def heard(houses: Any, monkeypatch: Any) -> AsyncIterator[Heard]:
     reader.close()
 
 
+async def keep(database: PostgresDatabase, *ids: int, numbered: bool = False) -> None:
+    """Have events in the database; their numbers begin with 1."""
+
+    async def insert(tx: Any) -> None:
+        for seq, id in enumerate(ids, 1):
+            await tx.execute(
+                "INSERT INTO events (thread_id, id, run_id, kind, name, data, seq)"
+                " VALUES ('thread', :id, 'run', 'event', :name, '', :seq)",
+                {"id": id, "name": f"{id}", "seq": seq if numbered else None},
+            )
+
+    await database.write(insert)
+
+
 async def test_what_comes_twice_is_told_once(heard):
     heard.take(0, 5, 6)
     heard.take(0, 5, 6)
@@ -224,16 +254,7 @@ async def test_what_overtakes_waits(heard):
 
 async def test_a_gap_is_filled_with_what_is_kept(heard, database):
     heard.take(0, 5)
-
-    async def keep(tx: Any) -> None:
-        for id in (5, 6, 7):
-            await tx.execute(
-                "INSERT INTO events (thread_id, id, run_id, kind, name, data)"
-                " VALUES ('thread', :id, 'run', 'event', :name, '')",
-                {"id": id, "name": f"{id}"},
-            )
-
-    await database.write(keep)
+    await keep(database, 5, 6, 7)
     heard.take(7, 8, kept=True)
     assert await heard.ids(4) == [5, 6, 7, 8]
 
@@ -245,6 +266,61 @@ async def test_a_gap_that_cannot_be_filled_breaks_streams_off(heard):
     async with asyncio.timeout(5):
         while await heard.reader.next(5) is not None:
             pass
+    assert heard.reader.cut_off
+
+
+async def test_a_gap_of_numbered_events_is_filled_once(heard, houses, database):
+    _, reads = houses
+    reader = await reads.hub.open_reader(THREAD, watches=False, numbered=True)
+    await keep(database, 5, 6, 7, 8, numbered=True)
+    log = reads.hub.log(THREAD)
+    heard.take(0, 5, seq=1)
+    heard.take(7, 8, kept=True, seq=4)
+    assert await heard.ids(4) == [5, 6, 7, 8]
+    assert [one.seq for one in await read(reader, 4)] == [1, 2, 3, 4]
+    assert log.told_seq == 4
+    reader.close()
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_run_that_is_claimed_here_skips_nothing_that_was_kept(
+    heard, houses, database, attempt
+):
+    """What the run before it, or its own last attempt, has told elsewhere was lost on the way."""
+    _, reads = houses
+    heard.take(0, 5)
+    await keep(database, 5, 6, 7)
+    before = json.dumps({"resumable": attempt == 1})
+
+    async def run_before(tx: Any) -> None:
+        await running(reads, tx)
+        await tx.execute("UPDATE runs SET started_at = 1, kwargs = :kwargs", {"kwargs": before})
+
+    await database.write(run_before)
+    begun = await reads.go_on(7, attempt, kept=attempt == 2)
+    assert await heard.ids(4) == [5, 6, 7, begun.id]
+    heard.take(7, 7, end=True)  # too late
+    assert [entry.kind for entry in await read(heard.reader, 1)] == ["end"]
+
+
+async def test_a_run_that_is_claimed_here_waits_for_what_is_on_its_way(heard, houses):
+    _, reads = houses
+    heard.take(0, 5)
+    begins = asyncio.create_task(reads.go_on(7))
+    await asyncio.sleep(0)
+    heard.take(5, 6, end=True)
+    begun = await begins
+    assert await heard.ids(4) == [5, 6, 7, begun.id]
+    assert not heard.reader.cut_off
+
+
+async def test_a_run_that_is_claimed_here_breaks_off_streams_that_have_missed_something(
+    heard, houses
+):
+    _, reads = houses
+    heard.take(0, 5)
+    await heard.ids(1)
+    await reads.go_on(7)
     assert heard.reader.cut_off
 
 
