@@ -92,7 +92,7 @@ class History:
             *self._not_stopped(),
             *self._out_of_order(),
             *self._statuses_that_changed(),
-            *(fault for thread in self.threads for fault in self._wrong_log(thread)),
+            *(fault for thread in self.graphs for fault in self._wrong_log(thread)),
         ]
 
     # -- what was acknowledged is there, what was removed is not ---------------------------
@@ -230,6 +230,8 @@ class History:
         calls = self._of_thread[thread]
         if any(c.what == "delete run" and c.possible for c in calls):
             return  # what later runs have built on a deleted one stays
+        if thread not in self.threads:
+            return
         values = json.loads(self.threads[thread]["state_values"] or "{}") or {}
         log: list[str] = values.get("log", [])
         for entry, count in Counter(log).items():

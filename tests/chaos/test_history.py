@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from arena import CHAOS_SECONDS, LONG, Server, until
 from history import IN_FLIGHT, Call, History
+from stage import SECRET, Clockwork, Receiver, Stage, settled
 
 CLIENTS = 20
 THREADS = 12
@@ -246,12 +248,14 @@ def test_what_was_told_holds(make_server: Any, kind: str) -> None:
     seed = os.environ.get("CHAOS_SEED") or f"{time.time_ns()}"
     print(f"CHAOS_SEED={seed}")
     env = {"BG_JOB_MAX_RETRIES": "1000", "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "0.3"}
-    server: Server = make_server(**env, **KINDS[kind])
+    server: Server = make_server(TREADLE_WEBHOOK_SECRET=SECRET, **env, **KINDS[kind])
     server.start()
     world, choice = World(), random.Random(seed)
     watcher = Watcher(server, world)
     clients = [Client(number, seed, server, world) for number in range(CLIENTS)]
-    for thread in (watcher, *clients):
+    receiver = Receiver()
+    stage, clockwork = Stage(lambda: server.url, seed, 0, receiver), Clockwork(server.call)
+    for thread in (watcher, *clients, stage):
         thread.start()
     deadline = time.monotonic() + CHAOS_SECONDS
     lives = 0
@@ -265,20 +269,29 @@ def test_what_was_told_holds(make_server: Any, kind: str) -> None:
             lives += 1
     finally:
         world.over.set()
-        for thread in (watcher, *clients):
+        stage.fall_silent()
+        for thread in (watcher, *clients, stage):
             thread.join(30)
-    assert [client.failure for client in clients if client.failure] == []
+    assert [one.failure for one in (*clients, stage) if one.failure] == []
+    clockwork.stop(server.call)
     sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
     until(lambda: not server.database.rows(sql), "the end of all runs", 40)
     sql = "SELECT thread_id FROM deleted_threads"
     until(lambda: not server.database.rows(sql), "what large threads have left to go")
+    with contextlib.suppress(AssertionError):  # its faults tell more
+        until(lambda: settled(server.database, [stage]), "the followers to hear all", 20)
     server.signal(signal.SIGTERM)
     server.wait()
+    for one in (stage, receiver):
+        one.close()
     history = History(world.calls, server.journal.visits(), server.database, world.graphs)
     counts = Counter(
         f"{c.what} {'?' if c.status is None else c.status // 100 * 100}" for c in world.calls
     )
     print(f"{lives} lives, {len(world.calls)} calls, {len(history.visits)} nodes: {dict(counts)}")
     print(Counter(row["status"] for row in history.runs.values()))
-    faults = [*dict.fromkeys(watcher.found), *history.faults()]
+    print(stage)
+    faults = [*dict.fromkeys(watcher.found), *history.faults(), *receiver.forged]
+    for part in (stage, clockwork):
+        faults += part.faults(server.database)
     assert not faults, "\n".join([f"CHAOS_SEED={seed}", *faults[:40]])

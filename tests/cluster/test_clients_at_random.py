@@ -7,14 +7,14 @@ how long; the checker is the one of the tests of one process.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
+import re
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,19 @@ from conftest import OwnPostgres, OwnRedis
 from history import IN_FLIGHT, Call, History
 from houses import Cluster, Process, until
 from psycopg.rows import dict_row
+from stage import SECRET, Clockwork, Receiver, Stage, settled
 from test_history import Client, World
 
 CLIENTS = 20
+STAGES = 3
 CHAOS = Path(__file__).parents[1] / "chaos"
 LIFE_SECONDS = (5.0, 20.0) if LONG else (1.0, 3.0)
 DATABASE_SECONDS = (5.0, 40.0) if LONG else (2.0, 4.0)
 REDIS_SECONDS = (1.0, 10.0)
 AWAY_SECONDS = (0.0, 2.0)
 GIVEN_BACK_SECONDS = 90
+HEARD_SECONDS = 20
+NEEDLE = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|c[0-9]+n[0-9]+:")
 
 
 class Books:
@@ -42,10 +46,12 @@ class Books:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._traces: dict[str, set[str]] | None = None
 
     def rows(self, sql: str, **params: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self._uri, row_factory=dict_row) as connection:
-            return connection.execute(sql.replace("%", "%%"), params).fetchall()
+            sql = re.sub(r":(\w+)", r"%(\1)s", sql.replace("%", "%%"))
+            return connection.execute(sql, params).fetchall()
 
     def faults(self, *, at_rest: bool = True) -> list[str]:
         unsettled = UNSETTLED.replace(
@@ -62,26 +68,30 @@ class Books:
         return found
 
     def traces(self, *needles: str) -> list[str]:
+        """Where one of ``needles`` occurs: ids and tokens. All is read at the first call."""
+        if self._traces is None:
+            self._traces = defaultdict(set)
+            for place, text in self._texts():
+                for found in NEEDLE.findall(text):
+                    self._traces[found.decode()].add(place)
+        return [f"{n} in {place}" for n in needles for place in sorted(self._traces.get(n, ()))]
+
+    def _texts(self) -> Iterator[tuple[str, bytes]]:
         columns = self.rows(
             "SELECT table_name, column_name, data_type FROM information_schema.columns"
             " WHERE table_schema = 'public' AND data_type IN ('text', 'bytea')"
-            " AND table_name NOT IN ('live_batches', 'watches')"
+            " AND table_name NOT IN ('live_batches', 'watches', 'leaving')"  # which go with time
         )
-        found: list[str] = []
         with psycopg.connect(self._uri) as connection:
-            for column, needle in itertools.product(columns, needles):
-                text: Any = needle.encode() if column["data_type"] == "bytea" else needle
-                place = f"{column['table_name']}.{column['column_name']}"
-                sql = (
-                    f"SELECT count(*) FROM {column['table_name']}"
-                    f" WHERE position(%s IN {column['column_name']}) > 0"
-                )
-                if column["table_name"] == "events":
-                    sql += f" AND NOT ({LAST_WORD})"
-                ((count,),) = connection.execute(sql, (text,)).fetchall()
-                if count:
-                    found.append(f"{needle} in {count} {place}")
-        return found
+            for column in columns:
+                table, name = column["table_name"], column["column_name"]
+                sql = f"SELECT {name} FROM {table}"
+                if table == "events":
+                    sql += f" WHERE NOT ({LAST_WORD})"
+                for (value,) in connection.execute(sql):
+                    if value is not None:
+                        text = value if isinstance(value, bytes) else value.encode()
+                        yield f"{table}.{name}", text
 
 
 class Roamer(Client):
@@ -162,6 +172,7 @@ def test_what_was_told_holds(
         BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="0.3",
         RESUMABLE_STREAM_TTL_SECONDS="100000",
         LOG_LEVEL="WARNING",
+        TREADLE_WEBHOOK_SECRET=SECRET,
         **({"REDIS_URI": redis.uri} if relay == "redis" else {}),
     )
     cluster.config = CHAOS / "langgraph.json"
@@ -173,7 +184,10 @@ def test_what_was_told_holds(
     weathers = [Weather(postgres, DATABASE_SECONDS, seed, world)]
     if relay == "redis":
         weathers.append(Weather(redis, REDIS_SECONDS, seed, world))
-    for thread in (watcher, *clients, *weathers):
+    receiver, url = Receiver(), lambda: random.choice(processes).url
+    stages = [Stage(url, seed, number, receiver) for number in range(STAGES)]
+    clockwork = Clockwork(processes[0].call)
+    for thread in (watcher, *clients, *weathers, *stages):
         thread.start()
     deadline, lives = time.monotonic() + CHAOS_SECONDS, 0
     try:
@@ -188,14 +202,21 @@ def test_what_was_told_holds(
             lives += 1
     finally:
         world.over.set()
-        for thread in (watcher, *clients, *weathers):
+        for stage in stages:
+            stage.fall_silent()
+        for thread in (watcher, *clients, *weathers, *stages):
             thread.join(60)
-    assert [one.failure for one in (*clients, *weathers) if one.failure] == []
+    assert [one.failure for one in (*clients, *weathers, *stages) if one.failure] == []
+    clockwork.stop(processes[0].call)
     sql = f"SELECT run_id FROM runs WHERE status IN {IN_FLIGHT}"
     until(lambda: not books.rows(sql), "the end of all runs", GIVEN_BACK_SECONDS)
     sql = "SELECT thread_id FROM deleted_threads"
     until(lambda: not books.rows(sql), "the last of deleted threads to go", GIVEN_BACK_SECONDS)
+    with contextlib.suppress(AssertionError):  # its faults tell more
+        until(lambda: settled(books, stages), "the followers to hear all", HEARD_SECONDS)
     cluster.close()
+    for one in (*stages, receiver):
+        one.close()
     outages = weathers[0].outages
     history = History(world.calls, journal.visits(), books, world.graphs, outages)  # type: ignore[arg-type]
     counts = Counter(
@@ -205,5 +226,8 @@ def test_what_was_told_holds(
     print(f"{lives} lives, {times} outages, {len(world.calls)} calls, {len(history.visits)} nodes")
     print(dict(counts))
     print(Counter(row["status"] for row in history.runs.values()))
-    faults = [*dict.fromkeys(watcher.found), *history.faults()]
+    print(*stages, sep="\n")
+    faults = [*dict.fromkeys(watcher.found), *history.faults(), *receiver.forged]
+    for part in (*stages, clockwork):
+        faults += part.faults(books)
     assert not faults, "\n".join([f"CHAOS_SEED={seed}", *faults[:40]])
