@@ -4,6 +4,8 @@ Whatever changes a thread's runs, or its row, locks the thread's row first and t
 transactions of several processes neither pass each other unseen nor wait for each other.
 """
 
+from treadle.streaming.entries import ASIDE_BIT
+
 THREAD_FOR_RUN = """
 SELECT seq, thread_id, metadata, config, status, interrupts FROM threads
 WHERE thread_id = :thread_id
@@ -77,9 +79,10 @@ RETURNING {elsewhere}
 """
 
 # Where other processes have come to with the thread, and which of them have readers of it.
-_ELSEWHERE = """/*postgres (
+_ELSEWHERE = f"""/*postgres (
             SELECT greatest(last_event_id, (
-                SELECT max(id) FROM events WHERE events.thread_id = t.thread_id))
+                SELECT max(id) FROM events
+                WHERE events.thread_id = t.thread_id AND id & {ASIDE_BIT} = 0))
             FROM threads AS t WHERE t.thread_id = runs.thread_id) AS last_event_id,
           (extract(epoch FROM clock_timestamp()) * 1000)::bigint << 20 AS floor_id,
           (SELECT string_agg(process || ' ' || wants, ',')

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 COUNTER_BITS = 20
+ASIDE_BIT = 1 << (COUNTER_BITS - 1)
+"""Set in the ids of what has no place in the order of events; see ``Exchange.aside_id``."""
 LAST_ID = 2**63 - 1
 ENTRY_BYTES = 400
 """What an entry takes beside its data and the frame that is made of it."""

@@ -9,6 +9,7 @@ import pytest
 
 from treadle.database import Database, Transaction
 from treadle.runs import queries
+from treadle.streaming.entries import ASIDE_BIT, COUNTER_BITS
 
 pytestmark = pytest.mark.parametrize("new_database", ["postgres"], indirect=True)
 
@@ -124,3 +125,25 @@ async def _plain(database: Any) -> Any:
     import psycopg
 
     return await psycopg.AsyncConnection.connect(database._info)
+
+
+async def test_a_claim_knows_where_the_events_of_a_thread_have_come_to(processes):
+    """What has no place in their order does not count: nobody has to hear of it first."""
+    add = (
+        "INSERT INTO events (thread_id, id, run_id, kind, name, data)"
+        " VALUES ('thread 0', :id, 'a run', 'event', '', '')"
+    )
+    thread = (
+        "INSERT INTO threads (thread_id, created_at, updated_at, state_updated_at)"
+        " VALUES ('thread 0', 0, 0, 0)"
+    )
+    last = 7 << COUNTER_BITS
+
+    async def insert(transaction: Transaction) -> None:
+        await transaction.send(thread)
+        for id in (last, last + ASIDE_BIT + 1):
+            await transaction.send(add, {"id": id})
+
+    await processes[0].database.write(insert)
+    claims = {run["thread_id"]: run["last_event_id"] for run in await processes[0].claim(100)}
+    assert claims["thread 0"] == last

@@ -13,7 +13,7 @@ import structlog
 from treadle.cluster.run_rows import process_of
 from treadle.cluster.signals import Signals
 from treadle.database import Database, Row, Transaction
-from treadle.streaming.entries import COUNTER_BITS, Entry
+from treadle.streaming.entries import ASIDE_BIT, COUNTER_BITS, Entry
 from treadle.streaming.log import EventHub, ThreadLog
 from treadle.streaming.relay import queries
 from treadle.streaming.relay.batches import Chunk, pack, sent
@@ -139,8 +139,7 @@ class Exchange:
         Who executes a run there gives the others, from the same milliseconds.
         """
         now = time.time_ns() // 1_000_000 << COUNTER_BITS
-        half = 1 << (COUNTER_BITS - 1)
-        return now + half + random.randrange(half)
+        return now + ASIDE_BIT + random.randrange(ASIDE_BIT)
 
     # -- what clients do to threads --------------------------------------------------------
 
