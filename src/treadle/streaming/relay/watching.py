@@ -30,6 +30,8 @@ logger = structlog.get_logger("treadle.relay")
 
 HOLD_SECONDS = 1.0
 """How long a piece waits for what it follows on."""
+ARRIVE_SECONDS = 0.1
+"""How long a run that begins waits for what was told before it, where that can be read too."""
 HELLO_SECONDS = 1.0
 """How long a reader waits for word from the process that executes the thread's run."""
 IDLE_SECONDS = 2.0
@@ -327,7 +329,7 @@ class Watches:
     async def catch_up(self, log: ThreadLog, row: Row) -> None:
         """Publish what others have told of a thread, before the run of ``row`` begins here.
 
-        It is on its way, or was lost on it: what is kept is read at once, other events may come.
+        It is on its way, or was lost on it.
         """
         watch, last_id = self._watches[log.thread_id], row["last_event_id"]
         try:
@@ -336,8 +338,7 @@ class Watches:
                 params = {"thread_id": log.thread_id, "run_id": row["run_id"]}
                 before = await self._database.read_one(queries.RUN_BEFORE, params)
             kept = before is not None and is_kept(before["kwargs"])
-            if not kept:
-                await self._await(watch, last_id)
+            await self._await(watch, last_id, ARRIVE_SECONDS if kept else HOLD_SECONDS)
             if log.told_id < last_id:
                 await self._fill(watch, last_id, kept)
         except Exception as error:
@@ -346,10 +347,10 @@ class Watches:
         log.told_id = max(log.told_id, last_id)
 
     @staticmethod
-    async def _await(watch: Watch, last_id: int) -> None:
-        """Wait a moment for what is told up to ``last_id``."""
+    async def _await(watch: Watch, last_id: int, seconds: float) -> None:
+        """Wait for what is told up to ``last_id``, but no longer than that."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HOLD_SECONDS):
+            async with asyncio.timeout(seconds):
                 while watch.log.told_id < last_id:
                     watch.heard.clear()
                     await watch.heard.wait()
