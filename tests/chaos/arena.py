@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -348,26 +348,29 @@ class Books:
                     found += [f"{what}: {tuple(row)}" for row in rows]
         return found
 
-    def traces(self, *needles: str) -> list[str]:
-        """The columns in which one of ``needles`` occurs, but for a run's last word."""
-        found: list[str] = []
+    def texts(self) -> Iterator[tuple[str, bytes]]:
+        """All values but a run's last word, each with the column that it is in."""
         with self._open() as connection:
             tables = connection.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
             ).fetchall()
             for (table,) in tables:
-                columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
-                for column, needle in itertools.product(columns, needles):
-                    sql = (
-                        f"SELECT count(*) FROM {table} WHERE (instr({column['name']}, :text)"
-                        f" OR instr({column['name']}, :bytes))"
-                    )
-                    if table == "events":
-                        sql += f" AND NOT ({LAST_WORD})"
-                    params = {"text": needle, "bytes": needle.encode()}
-                    if (count := connection.execute(sql, params).fetchone()[0]) > 0:
-                        found.append(f"{needle} in {count} {table}.{column['name']}")
-        return found
+                where = f" WHERE NOT ({LAST_WORD})" if table == "events" else ""
+                for row in connection.execute(f"SELECT * FROM {table}{where}"):
+                    for column in row.keys():  # noqa: SIM118 - a row is no dict
+                        if isinstance(value := row[column], str | bytes):
+                            text = value if isinstance(value, bytes) else value.encode()
+                            yield f"{table}.{column}", text
+
+    def traces(self, *needles: str) -> list[str]:
+        """The columns in which one of ``needles`` occurs, but for a run's last word."""
+        counts = Counter(
+            (needle, place)
+            for place, text in self.texts()
+            for needle in needles
+            if needle.encode() in text
+        )
+        return [f"{needle} in {count} {place}" for (needle, place), count in counts.items()]
 
     def done_nodes(self, run_id: str, layers: Sequence[set[str]]) -> set[str]:
         """The nodes of a thread's first run whose results are durable.

@@ -8,6 +8,7 @@ as in the journal.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 from arena import Books, Visit, overlaps
 
+NEEDLE = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|c[0-9]+n[0-9]+:")
 SLACK_NS = 400_000_000
 """How long after a cancel's answer a run may still begin a node: it takes a moment to hear it."""
 OUTAGE_NS = 3_000_000_000
@@ -81,6 +83,14 @@ class History:
         self._visits: dict[str, list[Visit]] = defaultdict(list)
         for visit in self.visits:
             self._visits[visit.run].append(visit)
+        self._places: dict[str, set[str]] = defaultdict(set)
+        for place, text in self.books.texts():
+            for found in NEEDLE.findall(text):
+                self._places[found.decode()].add(place)
+
+    def _traces(self, *needles: str) -> list[str]:
+        """Where one of ``needles`` occurs: ids, and tokens with a colon."""
+        return [f"{n} in {place}" for n in needles for place in sorted(self._places.get(n, ()))]
 
     def faults(self) -> list[str]:
         """Everything that is not as it has to be."""
@@ -104,11 +114,11 @@ class History:
             gone = call.thread not in self.threads
             if call.what == "thread" and gone and not self._deleted(call.thread):
                 yield f"a thread is lost: {call}"
-            if call.what == "delete thread" and (not gone or self.books.traces(call.thread)):
-                yield f"a deleted thread has left {self.books.traces(call.thread)}: {call}"
+            if call.what == "delete thread" and (not gone or self._traces(call.thread)):
+                yield f"a deleted thread has left {self._traces(call.thread)}: {call}"
             if call.what == "delete run":
                 # Why the thread's last run ended stays with the thread, and may name the run.
-                traces = [t for t in self.books.traces(call.run) if "threads.error" not in t]
+                traces = [t for t in self._traces(call.run) if "threads.error" not in t]
                 if call.run in self.runs or traces:
                     yield f"a deleted run has left {traces}: {call}"
         for run, call in self.created.items():
@@ -118,7 +128,7 @@ class History:
                 continue
             if not any(self._rolls_back(c, call) for c in self._of_thread[call.thread]):
                 yield f"a run is lost: {call}"
-            if traces := self.books.traces(run, f"{call.token}:"):
+            if traces := self._traces(run, f"{call.token}:"):
                 yield f"a rollback has left {traces}: {call}"
 
     def _deleted(self, thread: str) -> bool:

@@ -237,6 +237,7 @@ class Sluggard:
         self._sock.close()
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("resumable", [True, False] if LONG else [True])
 def test_a_run_never_waits_for_who_does_not_read(server: Server, resumable: bool) -> None:
     server.start()

@@ -28,7 +28,8 @@ from treadle.server import Server
 from treadle.settings import Settings
 
 SECONDS = min(60.0, float(os.environ.get("CHAOS_SECONDS", "4")))
-START_SECONDS = 30
+START_SECONDS = 60
+pytestmark = pytest.mark.timeout(SECONDS + 3 * START_SECONDS)
 GRAPH = """
 from langgraph.graph import START, StateGraph
 graph = StateGraph(dict).add_node("a", lambda state: {}).add_edge(START, "a").compile()

@@ -13,7 +13,7 @@ import re
 import signal
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ REDIS_SECONDS = (1.0, 10.0)
 AWAY_SECONDS = (0.0, 2.0)
 GIVEN_BACK_SECONDS = 90
 HEARD_SECONDS = 20
-NEEDLE = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|c[0-9]+n[0-9]+:")
 
 
 class Books:
@@ -46,7 +45,6 @@ class Books:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._traces: dict[str, set[str]] | None = None
 
     def rows(self, sql: str, **params: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self._uri, row_factory=dict_row) as connection:
@@ -67,16 +65,8 @@ class Books:
                 found += [f"{what}: {row}" for row in self.rows(THERE + sql)]
         return found
 
-    def traces(self, *needles: str) -> list[str]:
-        """Where one of ``needles`` occurs: ids and tokens. All is read at the first call."""
-        if self._traces is None:
-            self._traces = defaultdict(set)
-            for place, text in self._texts():
-                for found in NEEDLE.findall(text):
-                    self._traces[found.decode()].add(place)
-        return [f"{n} in {place}" for n in needles for place in sorted(self._traces.get(n, ()))]
-
-    def _texts(self) -> Iterator[tuple[str, bytes]]:
+    def texts(self) -> Iterator[tuple[str, bytes]]:
+        """All values but a run's last word, each with the column that it is in."""
         columns = self.rows(
             "SELECT table_name, column_name, data_type FROM information_schema.columns"
             " WHERE table_schema = 'public' AND data_type IN ('text', 'bytea')"
