@@ -362,6 +362,7 @@ class Execution:
         """Wait until what is being written was written, or could not be."""
         with contextlib.suppress(Unavailable):
             await self._rooms.database.flush()
+        await asyncio.sleep(0)  # what was written is told on the next turn
 
     async def _forget_run(self) -> None:
         """Remove what the run has kept outside of the database, if it can be."""
