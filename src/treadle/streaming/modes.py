@@ -114,6 +114,7 @@ def _without_internals(mode: str, payload: dict[str, Any]) -> dict[str, Any]:
         inner = _clean_checkpoint(payload["payload"])
         inner["checkpoint"] = _checkpoint_of(inner["config"])
         inner["parent_checkpoint"] = _checkpoint_of(inner["parent_config"])
+        inner["tasks"] = [_with_checkpoint(task) for task in inner["tasks"]]
         return {**payload, "payload": inner}
     return _clean_checkpoint(payload)
 
@@ -131,6 +132,15 @@ def _clean_checkpoint(payload: dict[str, Any]) -> dict[str, Any]:
         for task in payload["tasks"]
     ]
     return cleaned
+
+
+def _with_checkpoint(task: dict[str, Any]) -> dict[str, Any]:
+    """A task whose subgraph is named by its checkpoint, as in a state."""
+    state = task.get("state")
+    if not isinstance(state, dict) or "configurable" not in state:
+        return task
+    shown = {key: value for key, value in task.items() if key != "state"}
+    return {**shown, "checkpoint": _checkpoint_of(cast("dict[str, Any]", state))}
 
 
 def _clean_config(config: dict[str, Any] | None) -> dict[str, Any] | None:
