@@ -61,9 +61,11 @@ class CommandInput:
         if latest is None:
             if resume is not None:
                 raise ValueError("command.resume: the thread has no checkpoint to resume from")
-            raise ValueError(
-                "command: the thread has no checkpoint yet; start it with input instead"
-            )
+            if not command.get("goto"):
+                raise ValueError(
+                    "command: the thread has no checkpoint yet; start it with input instead"
+                )
+            return graph_command(command)
         checkpoint_id, pending = latest.checkpoint["id"], latest.pending_writes or []
         kept = NOTHING_KEPT
         if self._asked is not None:

@@ -6,13 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from treadle.auth.callers import shown_kwargs
+import msgspec
+
+from treadle.auth.callers import ATTRIBUTES, shown_kwargs
 from treadle.clock import iso
 from treadle.database import Row, Transaction
-from treadle.serialization import fragment
+from treadle.runs.merging import attempt_metadata
+from treadle.serialization import fragment, loads
 from treadle.streaming.log import Reader
 
 Json = dict[str, Any]
+_FIELDS = dict[str, msgspec.Raw]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,19 @@ def run_json(row: Row) -> Json:
         "multitask_strategy": row["multitask_strategy"],
         "langsmith_session_name": None,
     }
+
+
+def started_run_json(row: Row, url: str | None) -> Json:
+    """``run_json`` of a stored run, whose config tells of its attempt once there was one."""
+    run = run_json(row)
+    if row["attempt"]:
+        kwargs: dict[str, msgspec.Raw] = msgspec.json.decode(row["kwargs"], type=_FIELDS)
+        config: Json = loads(bytes(kwargs["config"]))
+        config["configurable"].pop(ATTRIBUTES, None)
+        config["metadata"].update(attempt_metadata(row["attempt"] - row["handed_back"], url))
+        fields = {key: fragment(bytes(value)) for key, value in kwargs.items()}
+        run["kwargs"] = {**fields, "config": config}
+    return run
 
 
 class Created:

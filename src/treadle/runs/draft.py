@@ -18,6 +18,8 @@ from treadle.runs.asked import Wanted
 from treadle.runs.created import Impulse, run_json
 from treadle.runs.displaced import Displaced
 from treadle.runs.merging import (
+    CHECKPOINT_KEYS,
+    NAMES_THREAD,
     ORIGIN,
     given,
     is_temporary,
@@ -87,10 +89,18 @@ class Draft:
             thread_metadata = {**(given(body.metadata) or {}), **names}
             config_before: Json = {}
         else:
-            thread_metadata = {**self._metadata_with_added(row), **names}
+            thread_metadata = self._metadata_with_added(row)
             config_before = loads(row["config"])
-            metadata = run_metadata(body, assistant, thread_metadata)
+            metadata = run_metadata(body, assistant, {**thread_metadata, **names})
             await service.make_room(transaction, thread_id, strategy, displaced)
+            params = {"thread_id": thread_id, "assistant_id": assistant.assistant_id}
+            if row["status"] == "busy" and await transaction.fetch_one(
+                queries.ANOTHER_IN_FLIGHT, params
+            ):
+                # Until this run begins, the thread's state is that of the other's graph.
+                self.configurable = {**self.configurable, NAMES_THREAD: True}
+            else:
+                thread_metadata = {**thread_metadata, **names}
         kwargs = run_kwargs(
             body,
             assistant,
@@ -101,6 +111,9 @@ class Draft:
             request_id=request_id,
             configurable=self.configurable,
         )
+        if self.stateless:  # its thread is new: there is nothing to start from
+            for key in CHECKPOINT_KEYS:
+                kwargs["config"]["configurable"].pop(key, None)
         start = start_checkpoint(thread_id, kwargs["config"]["configurable"])
         if start is not None and not await service.has_checkpoint(transaction, start):
             raise unknown_checkpoint(start)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import structlog
 from langchain_core._api import suppress_langchain_beta_warning
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.constants import START
+from langgraph.constants import START, TAG_HIDDEN
 from langgraph.errors import GraphDrained, InvalidUpdateError
 from langgraph.runtime import RunControl
 
-from treadle import __version__
 from treadle.auth import Caller
 from treadle.auth.acting import ACTING
 from treadle.auth.callers import PERMISSIONS, USER, USER_ID, user_in
@@ -30,21 +28,20 @@ from treadle.graphs.registry import Graph, bind
 from treadle.runs import queries
 from treadle.runs.commands import CommandInput, UnknownInterruptError
 from treadle.runs.langsmith import langsmith_callbacks
-from treadle.runs.merging import graph_command
+from treadle.runs.merging import attempt_metadata, graph_command
 from treadle.runs.summary import NO_INTERRUPTS, Summary, summary_of
 from treadle.serialization import dump_text, dumps, loads
 from treadle.streaming.modes import Encoder, graph_modes
 from treadle.streaming.protocol.envelope import INTERRUPT, Emission
 from treadle.streaming.protocol.plain import PlainRecorder
 from treadle.streaming.protocol.recording import Recorder, interrupt_emission, state_json
-from treadle.threads.snapshots import thread_values
+from treadle.threads.snapshots import interrupts_json, thread_values
 
 if TYPE_CHECKING:
     from treadle.runs.rooms import Rooms
 
 logger = structlog.get_logger("treadle.runs")
 
-LANGGRAPH_VERSION = version("langgraph")
 MAY_ANSWER = "__input_may_answer__"
 """A key in the configurable of runs that commands start on busy threads."""
 
@@ -330,19 +327,29 @@ class Drive:
         return self._recorder.children_left(event, error) if self._recorder else iter(())
 
     def _see_values(self, payload: Any) -> None:
-        """Keep the output so far. The questions of one step come one by one."""
+        """Keep the output so far. The questions of one step come one by one.
+
+        Values after them have what other tasks of the step did: it is kept back until all is done.
+        """
         if isinstance(payload, dict) and INTERRUPT in payload:
             values = cast("dict[str, Any]", payload)
             self._asked += values[INTERRUPT]
             payload = {key: value for key, value in values.items() if key != INTERRUPT}
+        elif self._asked:
+            return
         self._output = payload
 
     async def _events(
         self, graph: Graph, graph_input: Any, config: dict[str, Any], options: dict[str, Any]
     ) -> AsyncIterator[Any]:
-        """LangChain's events of the run, sent as they come; yields what the graph streams."""
+        """LangChain's events of the run, sent as they come; yields what the graph streams.
+
+        What langgraph does between nodes is tagged as hidden, and stays so.
+        """
         events = graph.astream_events(graph_input, cast("Any", config), version="v2", **options)
         async for event in events:
+            if TAG_HIDDEN in event.get("tags", ()):
+                continue
             if event["event"] == "on_chain_stream" and event["run_id"] == self.claim.run_id:
                 yield cast("Any", event["data"]).get("chunk")
                 continue
@@ -399,12 +406,7 @@ class Drive:
             "configurable": configurable,
             "metadata": {
                 **stored["metadata"],
-                "run_attempt": self.claim.tries,
-                "langgraph_version": LANGGRAPH_VERSION,
-                "langgraph_api_version": __version__,
-                "langgraph_plan": "self_hosted",
-                "langgraph_host": "self-hosted",
-                "langgraph_api_url": self._rooms.url,
+                **attempt_metadata(self.claim.tries, self._rooms.url),
                 "run_id": self.claim.run_id,
                 "thread_id": self.claim.thread_id,
                 "graph_id": self.claim.graph_id,
@@ -453,8 +455,6 @@ class Drive:
         if not command:
             return self.claim.kwargs["input"]
         if self._saver is None:
-            if command.get("resume") is not None:
-                raise ValueError("command.resume: a stateless run has nothing to resume")
             return graph_command(command)
         return await self._command_input(graph, config, command)
 
@@ -509,6 +509,9 @@ class Drive:
             return quick
         latest = {"configurable": {"thread_id": self.claim.thread_id, "checkpoint_ns": ""}}
         summary = summary_of(await graph.aget_state(cast("Any", latest)))
+        if isinstance(self._saver, RunSaver):  # the snapshot lacks what a goto's tasks ask
+            waiting = interrupts_json(self._saver.interrupts.items())
+            summary = summary._replace(interrupts=dump_text(waiting))
         return summary if quick is None else summary._replace(values=quick.values)
 
     async def _updated_values(self, graph: Graph, saver: RunSaver) -> str:

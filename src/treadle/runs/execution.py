@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,9 +21,9 @@ from treadle.log_context import LOG_CONTEXT
 from treadle.runs import queries
 from treadle.runs.driving import Claim, Drive
 from treadle.runs.loops import LoopPool
-from treadle.runs.merging import ORIGIN
+from treadle.runs.merging import NAMES_THREAD, ORIGIN
 from treadle.runs.outcome import END, EVENT, GONE, GONE_KIND, Outcome
-from treadle.serialization import dump_text, dumps, error_object
+from treadle.serialization import dump_text, dumps, error_object, loads
 from treadle.streaming import queries as event_queries
 from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.envelope import Emission, lifecycle
@@ -193,6 +193,8 @@ class Execution:
             begun = dumps({"run_id": claim.run_id, "attempt": claim.tries})
             self._append(Emission("metadata", begun))
             await self._announce_if_wanted()
+            if NAMES_THREAD in claim.kwargs["config"]["configurable"]:
+                await self._rooms.database.write(self._name_thread, claim.thread_id)
             if self._rooms.loops is None:
                 await self._drive.run()
             else:
@@ -200,6 +202,21 @@ class Execution:
             await self._end()
         finally:
             timer.cancel()
+
+    async def _name_thread(self, transaction: Transaction) -> None:
+        """Let the thread say whose graph runs on it now."""
+        claim = self.claim
+        params: dict[str, Any] = {
+            "run_id": claim.run_id, "attempt": claim.attempt, "thread_id": claim.thread_id
+        }  # fmt: skip
+        await transaction.send(queries.LOCK_THREAD, params)
+        if await transaction.fetch_one(queries.OWNED, params) is None:
+            return
+        thread = await transaction.fetch_one(queries.THREAD_FOR_RUN, params)
+        assert thread is not None
+        names = {"graph_id": claim.graph_id, "assistant_id": claim.row["assistant_id"]}
+        metadata = dump_text({**loads(thread["metadata"]), **names})
+        await transaction.send(queries.NAME_THREAD, {**params, "metadata": metadata})
 
     async def _drive_elsewhere(self, loops: LoopPool) -> None:
         """Drive the graph on a loop of its own, so that it may block."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import Any, cast
 
 from langgraph.types import Command, Send
 from msgspec import UnsetType
 
+from treadle import __version__
 from treadle.assistants.models import Assistant
 from treadle.auth import Caller
 from treadle.auth.callers import run_auth_configurable, without_auth_keys
@@ -29,6 +31,10 @@ BOTH_GIVEN = (
 )
 ORIGIN = "__origin__"
 """A key in the configurable of runs: the trace that the run belongs to, if there is one."""
+LANGGRAPH_VERSION = version("langgraph")
+NAMES_THREAD = "__names_thread__"
+"""A key in the configurable of runs that wait for those of another assistant on their thread."""
+CHECKPOINT_KEYS = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 COMMAND_KEYS = ("resume", "update", "goto")
 DEFAULT_MODES = ["values"]
 
@@ -49,6 +55,18 @@ def run_metadata(
         **thread_metadata,
         **(from_config or {}),
         **(given(body.metadata) or {}),
+    }
+
+
+def attempt_metadata(tries: int, url: str | None) -> dict[str, Any]:
+    """What ``config.metadata`` has besides once a run has started."""
+    return {
+        "run_attempt": tries,
+        "langgraph_version": LANGGRAPH_VERSION,
+        "langgraph_api_version": __version__,
+        "langgraph_plan": "self_hosted",
+        "langgraph_host": "self-hosted",
+        "langgraph_api_url": url,
     }
 
 
@@ -221,8 +239,8 @@ def unknown_checkpoint(start: dict[str, str]) -> UnknownCheckpoint:
     )
 
 
-def check_command(command: dict[str, Any] | None) -> None:
-    """Refuse a command that could do nothing: unknown keys only, or only nulls."""
+def check_command(command: dict[str, Any] | None, *, stateless: bool = False) -> None:
+    """Refuse a command that could do nothing (unknown keys or nulls only), or is none."""
     if not command:
         return
     if not any(key in command for key in COMMAND_KEYS):
@@ -231,7 +249,13 @@ def check_command(command: dict[str, Any] | None) -> None:
         )
     goto = command.get("goto")
     targets: list[Any] = goto if isinstance(goto, list) else [] if goto is None else [goto]
-    if not targets and command.get("resume") is None and command.get("update") is None:
+    if stateless and command.get("resume") is not None:
+        raise Refused(
+            "command.resume answers the question of a thread: run it on that thread"
+            " (/threads/{thread_id}/runs), a stateless run has none. You must provide a thread_id"
+            " when resuming."
+        )
+    if not targets and command.get("resume") is None and not command.get("update"):
         named = next(key for key in COMMAND_KEYS if key in command)
         nothing = "null" if command[named] is None else "empty"
         raise Invalid(f"command.{named} is {nothing}: give it a value, or leave command out")
@@ -242,6 +266,10 @@ def check_command(command: dict[str, Any] | None) -> None:
                 " input, or a list of these"
             )
     update = command.get("update")
+    if update is not None and not isinstance(update, (dict, list)):
+        raise Invalid(
+            f"command.update is {update!r}: expected an object, or a list of pairs of key and value"
+        )
     if isinstance(update, list):
         for pair in cast("list[Any]", update):
             if not (isinstance(pair, list) and len(cast("list[Any]", pair)) == 2):

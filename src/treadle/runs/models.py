@@ -13,6 +13,7 @@ RunStatus = Literal["pending", "running", "success", "error", "timeout", "interr
 MultitaskStrategy = Literal["reject", "interrupt", "rollback", "enqueue"]
 CancelAction = Literal["interrupt", "rollback"]
 Durability = Literal["sync", "async", "exit"]
+OnDisconnect = Literal["cancel", "continue"]
 Object = dict[str, Any]
 NodeList = Literal["*"] | list[str]
 
@@ -58,13 +59,19 @@ class RunCreate(msgspec.Struct, kw_only=True):
 class WatchedRunCreate(RunCreate, kw_only=True):
     """A run that is waited for or streamed on a thread."""
 
-    on_disconnect: Literal["cancel", "continue"] | UnsetType = UNSET
+    on_disconnect: OnDisconnect | UnsetType = UNSET
 
 
-class StatelessRunCreate(WatchedRunCreate, kw_only=True):
+class StatelessRunCreate(RunCreate, kw_only=True):
     """A run on a thread of its own."""
 
     on_completion: Literal["delete", "keep"] | UnsetType = UNSET
+
+
+class WatchedStatelessRunCreate(StatelessRunCreate, kw_only=True):
+    """A run that is waited for or streamed on a thread of its own."""
+
+    on_disconnect: OnDisconnect | UnsetType = UNSET
 
 
 class CommandRun(RunCreate, kw_only=True):

@@ -35,6 +35,8 @@ UPDATE threads SET status = 'busy', metadata = :metadata, config = :config, upda
 WHERE thread_id = :thread_id
 """
 
+NAME_THREAD = "UPDATE threads SET metadata = :metadata WHERE thread_id = :thread_id"
+
 IN_FLIGHT = f"""
 SELECT run_id, status, attempt, temporary, graph_id, kwargs, owner FROM runs
 WHERE thread_id = :thread_id AND status IN ('pending', 'running') ORDER BY created_at, seq {LOCK}
@@ -156,6 +158,11 @@ TOUCH_THREAD = "UPDATE threads SET updated_at = :now WHERE thread_id = :thread_i
 END_RUN = """
 UPDATE runs SET status = :status, error = :error, updated_at = :now
 WHERE run_id = :run_id AND attempt = :attempt AND status = 'running'
+"""
+
+ANOTHER_IN_FLIGHT = """
+SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN ('pending', 'running')
+    AND assistant_id <> :assistant_id LIMIT 1
 """
 
 OWNED = """

@@ -10,8 +10,8 @@ from treadle.auth import Caller, Filter, authorize, narrowed
 from treadle.database import Row
 from treadle.errors import NotFound
 from treadle.runs import queries
-from treadle.runs.created import run_json
-from treadle.runs.outcome import Outcome
+from treadle.runs.created import started_run_json
+from treadle.runs.outcome import Outcome, output_json
 from treadle.runs.rooms import Rooms
 from treadle.serialization import dumps, fragment, loads
 from treadle.streaming.entries import LAST_ID
@@ -74,7 +74,7 @@ class RunReading:
     async def get(self, caller: Caller, thread_id: str, run_id: str) -> Json:
         """A run. Raises ``NotFound``."""
         await self.check_thread(caller, thread_id)
-        return run_json(await self._row(thread_id, run_id))
+        return started_run_json(await self._row(thread_id, run_id), self._rooms.url)
 
     async def _row(self, thread_id: str, run_id: str) -> Row:
         row = await self._database.read_one(queries.RUN, {"thread_id": thread_id, "run_id": run_id})
@@ -95,7 +95,7 @@ class RunReading:
             queries.LIST_RUNS,
             {"thread_id": thread_id, "limit": limit, "offset": offset, "status": status},
         )
-        return [run_json(row) for row in rows]
+        return [started_run_json(row, self._rooms.url) for row in rows]
 
     async def in_flight(self, thread_metadata: Json) -> Sequence[tuple[str, str]]:
         """The runs in flight on threads with this metadata: their threads' ids, and their own.
@@ -142,18 +142,23 @@ class RunReading:
         """What joining a run that has ended gives: its error, or its thread's values now."""
         if row["error"] and row["status"] == "error":
             return dumps({"__error__": fragment(row["error"])})
-        thread = await self._database.read_one(
-            queries.THREAD_OUTCOME, {"thread_id": row["thread_id"]}
-        )
-        if thread is None or thread["state_values"] is None:
-            values: Any = {}
-        else:
-            values = loads(thread["state_values"])
-        waiting = loads(thread["interrupts"] or "{}") if thread else {}
-        if waiting and (not values or isinstance(values, dict)):
-            asked = [{**_ANY_ANSWER, **question} for task in waiting.values() for question in task]
-            values = {**(values or {}), "__interrupt__": asked}
-        return dumps(values)
+        thread = await self._thread_outcome(row["thread_id"])
+        return b"{}" if thread is None else _thread_output(thread)
+
+    async def joined_output(self, thread_id: str, run_id: str, outcome: Outcome | None) -> bytes:
+        """What who joined a run is told at its end: its output, or what is there if all went back.
+
+        A run that was rolled back leaves its thread, which has the values from before it.
+        """
+        if outcome is not None and outcome.status == "interrupted":
+            params = {"thread_id": thread_id, "run_id": run_id}
+            thread = await self._thread_outcome(thread_id)
+            if thread is not None and await self._database.read_one(queries.RUN, params) is None:
+                return _thread_output(thread)
+        return output_json(outcome)
+
+    async def _thread_outcome(self, thread_id: str) -> Row | None:
+        return await self._database.read_one(queries.THREAD_OUTCOME, {"thread_id": thread_id})
 
     async def outcome_of(self, thread_id: str, run_id: str) -> Outcome | None:
         """How a run has ended, as far as the database tells; None if it is not there."""
@@ -162,3 +167,13 @@ class RunReading:
         if row is None:
             return None
         return Outcome.told(row["status"], await self.ended_output(row))
+
+
+def _thread_output(thread: Row) -> bytes:
+    """A thread's values as joining shows them, with the questions that wait there."""
+    values: Any = {} if thread["state_values"] is None else loads(thread["state_values"])
+    waiting = loads(thread["interrupts"] or "{}")
+    if waiting and (not values or isinstance(values, dict)):
+        asked = [{**_ANY_ANSWER, **question} for task in waiting.values() for question in task]
+        values = {**(values or {}), "__interrupt__": asked}
+    return dumps(values)

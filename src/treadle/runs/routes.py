@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -26,11 +27,13 @@ from treadle.runs.models import (
     RunsCancel,
     StatelessRunCreate,
     WatchedRunCreate,
+    WatchedStatelessRunCreate,
 )
 from treadle.runs.service import RunService
 from treadle.runs.streams import run_stream
 from treadle.runs.waiting import WaitForRun
 
+Watched = WatchedRunCreate | WatchedStatelessRunCreate
 ON_THREAD, STATELESS = "Thread Runs", "Stateless Runs"
 
 
@@ -60,7 +63,7 @@ class Routes:
         )
 
     def _leaving(
-        self, request: Request, body: WatchedRunCreate, created: Created
+        self, request: Request, body: Watched, created: Created
     ) -> Callable[[], Awaitable[None]] | None:
         if body.on_disconnect != "cancel":
             return None
@@ -81,7 +84,7 @@ class Routes:
             place = f"/threads/{created.thread_id}{place}"
         return json_response(created.json, headers=location(place))
 
-    async def wait(self, request: Request, body: WatchedRunCreate) -> Response:
+    async def wait(self, request: Request, body: Watched) -> Response:
         created = await self._create(request, body, "end")
         assert created.reader is not None
         place = f"/threads/{created.thread_id}/runs/{created.run_id}"
@@ -94,7 +97,7 @@ class Routes:
             abandoned=self._leaving(request, body, created),
         )
 
-    async def stream(self, request: Request, body: WatchedRunCreate) -> Response:
+    async def stream(self, request: Request, body: Watched) -> Response:
         created = await self._create(request, body, "events")
         assert created.reader is not None
         place = f"/threads/{created.thread_id}/runs/{created.run_id}"
@@ -155,7 +158,8 @@ class Routes:
         leaving = (
             self._cancel_of(request, thread_id, run_id) if query.cancel_on_disconnect else None
         )
-        return WaitForRun(reader, run_id, headers=headers, abandoned=leaving)
+        finish = partial(self._service.joined_output, thread_id, run_id)
+        return WaitForRun(reader, run_id, headers=headers, finish=finish, abandoned=leaving)
 
     async def _ended(self, row: Row, headers: Headers) -> Body:
         return Body(await self._service.ended_output(row), headers=(JSON_TYPE, *headers))
@@ -246,7 +250,7 @@ def routes(service: RunService) -> list[Endpoint]:
             on.wait,
             STATELESS,
             "Create a run and wait for its output",
-            StatelessRunCreate,
+            WatchedStatelessRunCreate,
             answer=output,
         ),
         Endpoint(
@@ -255,7 +259,7 @@ def routes(service: RunService) -> list[Endpoint]:
             on.stream,
             STATELESS,
             "Create a run and stream it",
-            StatelessRunCreate,
+            WatchedStatelessRunCreate,
             stream=True,
         ),
         Endpoint(

@@ -14,7 +14,7 @@ from treadle.database import Row, Transaction
 from treadle.errors import Conflict, NotFound, RequestError
 from treadle.idempotency import IdempotencyKey, made_before
 from treadle.runs import asked, queries
-from treadle.runs.created import Created, Impulse, run_json
+from treadle.runs.created import Created, Impulse, started_run_json
 from treadle.runs.displaced import Displaced
 from treadle.runs.draft import NO_THREAD_OR_ASSISTANT, Draft
 from treadle.runs.langsmith import langsmith_tracing
@@ -27,7 +27,7 @@ from treadle.runs.merging import (
     start_checkpoint,
     unknown_checkpoint,
 )
-from treadle.runs.models import CancelAction, RunCreate
+from treadle.runs.models import CancelAction, RunCreate, StatelessRunCreate
 from treadle.runs.outcome import END, GONE, GONE_KIND, Outcome
 from treadle.runs.reading import RunReading
 from treadle.runs.rooms import Rooms
@@ -180,7 +180,7 @@ class RunService(RunReading):
         if watch == "nothing" or ended:
             reader.close()
         return Created(
-            run_json(row),
+            started_run_json(row, self._rooms.url),
             draft.stateless,
             is_kept(row["kwargs"]),
             reader,
@@ -191,7 +191,7 @@ class RunService(RunReading):
     async def _checked(self, body: RunCreate, impulse: Impulse | None) -> str:
         """The id of the assistant that a run names, if the request is valid by itself."""
         check_context(body)
-        check_command(body.command)
+        check_command(body.command, stateless=isinstance(body, StatelessRunCreate))
         langsmith_tracing(given(body.langsmith_tracer))
         assistant_id = self._assistants.id_of(body.assistant_id)
         if impulse is None and (webhook := given(body.webhook)):
@@ -230,7 +230,7 @@ class RunService(RunReading):
         if self._rooms.saver.in_database:
             return
         start = start_checkpoint(draft.thread_id, named_checkpoint(draft.body))
-        if start is None:
+        if start is None or draft.stateless:
             return
         if draft.visible is not None and not await self.is_visible(draft.thread_id, draft.visible):
             raise NotFound(NO_THREAD_OR_ASSISTANT)
@@ -385,14 +385,7 @@ class RunService(RunReading):
         """Cancel a run in flight."""
         value = asked.cancellation(thread_id, action, [run_id])
         visible = await authorize(caller, "threads", "update", value)
-        found = await self._cancel([(thread_id, run_id)], action, visible)
-        if found == 0:
-            raise NotFound("No runs found to cancel.")
-        if found < 0:
-            raise NotFound(
-                "No matching runs to cancel. Please verify the thread ID and run ID are correct,"
-                f" and that run {run_id} has not ended."
-            )
+        _check_cancelled(await self._cancel([(thread_id, run_id)], action, visible), [run_id])
 
     async def cancel_watched(
         self, caller: Caller, thread_id: str, run_id: str, action: CancelAction
@@ -417,9 +410,8 @@ class RunService(RunReading):
         """Cancel those of ``run_ids`` that are in flight on a thread."""
         value = asked.cancellation(thread_id, action, run_ids)
         visible = await authorize(caller, "threads", "update", value)
-        found = await self._cancel([(thread_id, run_id) for run_id in run_ids], action, visible)
-        if found <= 0:
-            raise NotFound("No runs found to cancel.")
+        places = [(thread_id, run_id) for run_id in run_ids]
+        _check_cancelled(await self._cancel(places, action, visible), run_ids)
 
     async def cancel_by_status(
         self, caller: Caller, status: Literal["pending", "running", "all"], action: CancelAction
@@ -556,6 +548,17 @@ class RunService(RunReading):
             self._rooms.tell(transaction, "due", str(later_us))
         elif self._worker.wants_help or not self._worker.serves(graph_id):
             self._rooms.tell(transaction, "runs")
+
+
+def _check_cancelled(found: int, run_ids: Sequence[str]) -> None:
+    """Raise ``NotFound`` unless some runs were cancelled; see ``RunService._cancel``."""
+    if found == 0:
+        raise NotFound("No runs found to cancel.")
+    if found < 0:
+        raise NotFound(
+            "No matching runs to cancel. Please verify the thread ID and run IDs are correct,"
+            f" and that the runs have not ended: {', '.join(run_ids)}"
+        )
 
 
 def _only(threads: set[str]) -> str | None:

@@ -65,7 +65,8 @@ async def counts(house: Any) -> tuple[int, ...]:
         ("chain", {"interrupt_before": ["nope"]}, Invalid, "unknown node 'nope'"),
         ("chain", {"webhook": "ftp://example.com"}, Invalid, "scheme 'ftp'"),
         ("chain", {"checkpoint_id": "x"}, Invalid, "Invalid checkpoint ID"),
-        ("chain", {"checkpoint_id": new_id()}, NotFound, "Checkpoint .* not found"),
+        ("chain", {"command": {"update": 5}}, Invalid, "command.update is 5"),
+        ("chain", {"command": {"update": {}}}, Invalid, "command.update is empty"),
     ],
 )
 async def test_what_is_refused_leaves_nothing_behind(open_house, graph, fields, error, said):
@@ -75,6 +76,16 @@ async def test_what_is_refused_leaves_nothing_behind(open_house, graph, fields, 
             await house.create(thread, graph, "events", **fields, **more)
     assert await counts(house) == (0, 0)
     assert house.events._logs == {}
+
+
+async def test_a_checkpoint_that_the_thread_does_not_have(open_house):
+    house = await open_house(work=False)
+    named: Any = {"checkpoint_id": new_id()}
+    with pytest.raises(NotFound, match=r"Checkpoint .* not found"):
+        await house.create(new_id(), "chain", "events", if_not_exists="create", **named)
+    assert await counts(house) == (0, 0)
+    made = await house.create(None, "chain", **named)  # a stateless run has nothing to start from
+    assert "checkpoint_id" not in loads(dumps(made.json))["kwargs"]["config"]["configurable"]
 
 
 async def test_a_thread_that_is_not_there(house):
