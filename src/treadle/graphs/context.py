@@ -29,7 +29,7 @@ def context_keys(schema: Any) -> frozenset[str]:
     if found is None:
         if dataclasses.is_dataclass(schema):
             names = [field.name for field in dataclasses.fields(schema)]
-        elif isinstance(schema, type) and issubclass(schema, BaseModel):
+        elif _is_model(schema):
             names = list(schema.model_fields)
         else:
             names = list(get_type_hints(schema))
@@ -40,9 +40,11 @@ def context_keys(schema: Any) -> frozenset[str]:
 def context_for(
     graph: Graph, context: dict[str, Any], configurable: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """What ``runtime.context`` is made from; None if the run has nothing that the schema knows.
+    """What ``runtime.context`` is made from.
 
-    A run's context also goes into ``configurable``, key by key.
+    If the run has nothing that the schema knows, a dataclass or pydantic model is made of its
+    defaults, and the context of any other schema is None. A run's context also goes into
+    ``configurable``, key by key.
     """
     schema = graph.context_schema
     if schema is None:
@@ -56,4 +58,12 @@ def context_for(
             configurable.pop(key, None)
     else:
         known = {key: value for key, value in configurable.items() if key in keys}
-    return known or None
+    return known if known or _has_defaults(schema) else None
+
+
+def _has_defaults(schema: Any) -> bool:
+    return dataclasses.is_dataclass(schema) or _is_model(schema)
+
+
+def _is_model(schema: Any) -> bool:
+    return isinstance(schema, type) and issubclass(schema, BaseModel)
