@@ -306,13 +306,13 @@ async def test_a_run_whose_worker_was_lost_each_time_is_given_up(open_house, gra
     assert (await house.shown_thread(thread))["status"] == "error"
 
 
-@pytest.mark.parametrize("slots", [1, 2, 16])
+@pytest.mark.parametrize("slots", [1, 2, 8])
 async def test_a_queue_that_is_longer_than_there_are_slots_never_stands_still(
     open_house, monkeypatch, slots
 ):
     monkeypatch.setattr(worker, "SWEEP_SECONDS", 3600)
     house = await open_house(work=False, slots=slots)
-    threads = [await house.thread() for _ in range(100)]
+    threads = [await house.thread() for _ in range(8 * slots)]
     for thread in threads:
         await house.create(thread)
     await house.worker.open(alone=True)
