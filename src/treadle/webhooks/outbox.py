@@ -246,7 +246,8 @@ class Webhooks:
     async def _addresses(self, target: Target) -> tuple[str, ...]:
         if not target.host:
             return ()
-        return await addresses_of(target.host, target.port, self._rules.loopback)
+        rules = self._rules
+        return await addresses_of(target.host, target.port, rules.loopback, rules.private)
 
     def _headers(self, run_id: str, body: bytes, now_seconds: int) -> dict[str, str]:
         headers = {

@@ -34,6 +34,7 @@ class _UrlSection(msgspec.Struct, forbid_unknown_fields=True):
     allowed_ports: list[int] | None = None
     max_url_length: int | None = None
     disable_loopback: bool = True
+    disable_private: bool = False
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,6 +71,7 @@ class WebhookRules:
     """
 
     loopback: bool = False
+    private: bool = True
     require_https: bool = False
     allowed_domains: tuple[str, ...] = ()
     allowed_ports: tuple[int, ...] = ()
@@ -96,6 +98,7 @@ class WebhookRules:
         headers = said.headers or {}
         return cls(
             loopback=not url.disable_loopback,
+            private=not url.disable_private,
             require_https=url.require_https,
             allowed_domains=tuple(domain.lower() for domain in url.allowed_domains or ()),
             allowed_ports=tuple(url.allowed_ports or ()),

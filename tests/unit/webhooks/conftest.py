@@ -142,7 +142,8 @@ class Names:
             "six.example.com": ["2606:2800:21f:cb07:6820:80da:af6b:8b2c"],
             "nat64.example.com": ["64:ff9b::5db8:d70e"],
             "inside.example.com": ["10.0.0.5"],
-            "both.example.com": ["93.184.215.14", "10.0.0.5"],
+            "metadata.example.com": ["169.254.169.254"],
+            "both.example.com": ["93.184.215.14", "169.254.169.254"],
             "myself.example.com": ["127.0.0.1"],
         }
 

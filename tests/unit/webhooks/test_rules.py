@@ -73,7 +73,7 @@ async def test_targets_in_the_open_are_allowed(target):
         ("http://LOCALHOST/", LOCALHOST),
         ("http://localhost./", LOCALHOST),
         ("http://nowhere.example.com/", "Webhook host blocked: DNS resolution failed"),
-        ("http://inside.example.com/", CLOSED_RANGE),
+        ("http://metadata.example.com/", CLOSED_RANGE),
         ("http://both.example.com/", CLOSED_RANGE),
         ("http://myself.example.com/", LOOPBACK_RANGE),
         ("http://example.com@127.0.0.1/", LOOPBACK_RANGE),
@@ -112,10 +112,6 @@ async def test_targets_that_are_refused(target, said):
         ("0", CLOSED_RANGE),
         ("[::]", CLOSED_RANGE),
         ("[::127.0.0.1]", CLOSED_RANGE),
-        ("10.1.2.3", CLOSED_RANGE),
-        ("172.16.0.1", CLOSED_RANGE),
-        ("172.31.255.255", CLOSED_RANGE),
-        ("192.168.1.1", CLOSED_RANGE),
         ("169.254.169.254", CLOSED_RANGE),
         ("168.63.129.16", CLOSED_RANGE),
         ("100.64.0.1", CLOSED_RANGE),
@@ -125,11 +121,8 @@ async def test_targets_that_are_refused(target, said):
         ("224.0.0.1", CLOSED_RANGE),
         ("240.0.0.1", CLOSED_RANGE),
         ("255.255.255.255", CLOSED_RANGE),
-        ("[::ffff:10.0.0.1]", CLOSED_RANGE),
         ("[::ffff:169.254.169.254]", CLOSED_RANGE),
-        ("[64:ff9b::10.0.0.1]", CLOSED_RANGE),
         ("[64:ff9b:1::1]", CLOSED_RANGE),
-        ("[2002:a00:1::1]", CLOSED_RANGE),
         ("[2001::1]", CLOSED_RANGE),
         ("[2001:db8::1]", CLOSED_RANGE),
         ("[fd00:ec2::254]", CLOSED_RANGE),
@@ -142,6 +135,26 @@ async def test_targets_that_are_refused(target, said):
 )
 async def test_addresses_that_are_refused(host, said):
     assert (await refusal(f"http://{host}/") or "allowed").startswith(said)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.1.2.3",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "[::ffff:10.0.0.1]",
+        "[64:ff9b::10.0.0.1]",
+        "[2002:a00:1::1]",
+        "[fd12:3456::1]",
+        "inside.example.com",
+    ],
+)
+async def test_private_networks_pass_unless_they_are_disabled(names, host):
+    open_to_all, shut = {"require_https": False}, {"require_https": False, "disable_private": True}
+    assert await refusal(f"http://{host}/", rules(url=open_to_all)) is None
+    assert await refusal(f"http://{host}/", rules(url=shut)) == CLOSED_RANGE
 
 
 async def test_a_name_that_takes_too_long_to_resolve_is_refused(names, monkeypatch):
@@ -175,7 +188,7 @@ async def test_a_name_that_takes_too_long_to_resolve_is_refused(names, monkeypat
             "https://notexample.com/",
             "Webhook domain not allowed",
         ),
-        ({"allowed_domains": ["inside.example.com"]}, "https://inside.example.com/", CLOSED_RANGE),
+        ({"allowed_domains": ["inside.example.com"]}, "https://inside.example.com/", None),
         ({"allowed_ports": [443]}, "https://example.com/", None),
         ({"allowed_ports": [8443]}, "https://example.com/", "Webhook port 443 not allowed"),
         ({"allowed_ports": [443]}, "https://example.com:8443/", "Webhook port 8443 not allowed"),
@@ -200,7 +213,7 @@ async def test_loopback_can_be_opted_in(target):
 
 
 @pytest.mark.parametrize(
-    "target", ["http://10.0.0.1/", "http://169.254.169.254/", "http://0.0.0.0/"]
+    "target", ["http://169.254.169.254/", "http://100.64.0.1/", "http://0.0.0.0/"]
 )
 async def test_the_opt_in_is_for_loopback_only(target):
     assert await refusal(target, OPEN) == CLOSED_RANGE
