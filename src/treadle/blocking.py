@@ -64,10 +64,10 @@ class LoopWatch:
             except RuntimeError:  # the loop is closed
                 return
             if not self._turned.wait(PATIENCE_SECONDS):
-                if not self._quiet:
+                if not self._quiet and not self._loop.is_closed():
                     self._warn()
                 while not self._turned.wait(PAUSE_SECONDS):
-                    if self._stopped.is_set():
+                    if self._stopped.is_set() or self._loop.is_closed():
                         return
             self._lag.observe(time.perf_counter() - asked)
 

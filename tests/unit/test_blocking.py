@@ -82,6 +82,18 @@ def test_the_watch_ends_with_its_loop(logged):
     assert logged == []
 
 
+def test_it_ends_with_a_loop_that_closes_before_its_turn(logged, monkeypatch):
+    async def main() -> LoopWatch:
+        return LoopWatch()
+
+    watch = asyncio.run(main())
+    monkeypatch.setattr(watch._loop, "call_soon_threadsafe", lambda callback: None)
+    watch.start()
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
+    assert logged == []
+
+
 async def test_the_lag_is_measured_and_a_quiet_watch_says_nothing(logged):
     watch = LoopWatch(quiet=True)
     watch.start()
