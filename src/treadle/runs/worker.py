@@ -249,8 +249,7 @@ class Worker:
                         self._stopped_wait = False
                         await self._claim(queries.CLAIM_STOPPED, ANY_NUMBER)
                     free = self.slots - len(self._executions)
-                    claimed = await self._claim(queries.CLAIM, free) if free > 0 else 0
-                    self._more_wait = claimed == max(free, 0)
+                    self._more_wait = free <= 0 or (await self._claim(queries.CLAIM, free) == free)
                     self._claim_more()  # some have ended meanwhile
             except Exception as error:
                 logger.error("runs could not be claimed", exc_info=error)
@@ -345,7 +344,7 @@ class Worker:
     def _claim_more(self) -> None:
         """Look for the runs that wait for free slots: for several at a time, or in a moment."""
         free = self.slots - len(self._executions)
-        if not self._more_wait or not free:
+        if not self._more_wait or free <= 0:
             return
         if free * CLAIMS_A_ROUND >= self.slots:
             self._woken.set()
