@@ -59,6 +59,11 @@ def dump_text(value: Any) -> str:
     return dumps(value).decode()
 
 
+def excerpt(value: Any, most: int = 200) -> str:
+    """The beginning of ``value`` as JSON text, in so many characters: for a message."""
+    return dump_text(value)[:most]
+
+
 class _Loads(Protocol):
     def __call__(self, text: str | bytes, /) -> Any: ...
 

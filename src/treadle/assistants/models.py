@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from treadle.errors import Invalid
 from treadle.http.pagination import Limit, Offset
-from treadle.serialization import dump_text
+from treadle.serialization import excerpt
 
 AssistantField = Literal[
     "assistant_id", "graph_id", "config", "context", "metadata", "name", "description",
@@ -33,20 +33,16 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     """``config`` if its known keys are of the right type; other keys are kept as they are."""
     tags = config.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise Invalid(f"config.tags is {_short(tags)}, but has to be a list of strings")
+        raise Invalid(f"config.tags is {excerpt(tags, 100)}, but has to be a list of strings")
     if not isinstance(config.get("configurable", {}), dict):
-        given = _short(config["configurable"])
+        given = excerpt(config["configurable"], 100)
         raise Invalid(f"config.configurable is {given}, but has to be an object")
     limit = config.get("recursion_limit", 1)
     if isinstance(limit, float) and limit.is_integer():
         return {**config, "recursion_limit": int(limit)}
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise Invalid(f"config.recursion_limit is {_short(limit)}, but has to be an integer")
+        raise Invalid(f"config.recursion_limit is {excerpt(limit, 100)}, but has to be an integer")
     return config
-
-
-def _short(value: Any) -> str:
-    return dump_text(value)[:100]
 
 
 class Assistant(msgspec.Struct, frozen=True):

@@ -33,6 +33,10 @@ class Impulse:
 
 def run_json(row: Row) -> Json:
     """A row of runs as answers show it."""
+    return _run_json(row, shown_kwargs(row["kwargs"]))
+
+
+def _run_json(row: Row, kwargs: Any) -> Json:
     return {
         "run_id": row["run_id"],
         "thread_id": row["thread_id"],
@@ -41,7 +45,7 @@ def run_json(row: Row) -> Json:
         "updated_at": iso(row["updated_at"]),
         "status": row["status"],
         "metadata": fragment(row["metadata"]),
-        "kwargs": shown_kwargs(row["kwargs"]),
+        "kwargs": kwargs,
         "multitask_strategy": row["multitask_strategy"],
         "langsmith_session_name": None,
     }
@@ -49,15 +53,14 @@ def run_json(row: Row) -> Json:
 
 def started_run_json(row: Row, url: str | None) -> Json:
     """``run_json`` of a stored run, whose config tells of its attempt once there was one."""
-    run = run_json(row)
-    if row["attempt"]:
-        kwargs: dict[str, msgspec.Raw] = msgspec.json.decode(row["kwargs"], type=_FIELDS)
-        config: Json = loads(bytes(kwargs["config"]))
-        config["configurable"].pop(ATTRIBUTES, None)
-        config["metadata"].update(attempt_metadata(row["attempt"] - row["handed_back"], url))
-        fields = {key: fragment(bytes(value)) for key, value in kwargs.items()}
-        run["kwargs"] = {**fields, "config": config}
-    return run
+    if not row["attempt"]:
+        return run_json(row)
+    kwargs: dict[str, msgspec.Raw] = msgspec.json.decode(row["kwargs"], type=_FIELDS)
+    config: Json = loads(bytes(kwargs["config"]))
+    config["configurable"].pop(ATTRIBUTES, None)
+    config["metadata"].update(attempt_metadata(row["attempt"] - row["handed_back"], url))
+    fields = {key: fragment(bytes(value)) for key, value in kwargs.items()}
+    return _run_json(row, {**fields, "config": config})
 
 
 class Created:

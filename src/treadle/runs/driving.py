@@ -28,7 +28,7 @@ from treadle.graphs.registry import Graph, bind
 from treadle.runs import queries
 from treadle.runs.commands import CommandInput, UnknownInterruptError
 from treadle.runs.langsmith import langsmith_callbacks
-from treadle.runs.merging import attempt_metadata, graph_command
+from treadle.runs.merging import CHECKPOINT_KEYS, attempt_metadata, graph_command
 from treadle.runs.summary import NO_INTERRUPTS, Summary, summary_of
 from treadle.serialization import dump_text, dumps, loads
 from treadle.streaming.modes import Encoder, graph_modes
@@ -446,7 +446,7 @@ class Drive:
     ) -> Any:
         """What the graph starts from; nothing if an earlier attempt left a checkpoint."""
         if last is not None:
-            for key in ("checkpoint_id", "checkpoint_ns", "checkpoint_map"):
+            for key in CHECKPOINT_KEYS:
                 config["configurable"].pop(key, None)
             return None
         command: dict[str, Any] | None = self.claim.kwargs["command"]

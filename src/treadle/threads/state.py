@@ -20,7 +20,7 @@ from treadle.clock import now_us
 from treadle.database import Database, Row, Transaction
 from treadle.errors import Conflict, Invalid, NotFound, Refused, RequestError
 from treadle.graphs.registry import bind
-from treadle.serialization import dump_text, loads
+from treadle.serialization import dump_text, excerpt, loads
 from treadle.threads import queries
 from treadle.threads.access import in_flight, not_found, refuse_in_flight, restricted
 from treadle.threads.models import SendRequest, StateUpdate, Superstep, SuperstepUpdate
@@ -340,7 +340,7 @@ def _address(thread_id: str, checkpoint: Json) -> Json:
         if value is None or value == "":
             continue
         if not isinstance(value, kind):
-            raise Invalid(f"checkpoint.{key} is {dump_text(value)[:100]}, but has to be {name}")
+            raise Invalid(f"checkpoint.{key} is {excerpt(value, 100)}, but has to be {name}")
         address[key] = value
     return address
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from treadle.errors import Refused
-from treadle.serialization import dump_text
+from treadle.serialization import excerpt
 from treadle.streaming.entries import Entry
 from treadle.streaming.protocol.envelope import INPUT_REQUESTED, Envelope, envelope_of
 
@@ -131,4 +131,4 @@ def natural(body: Json, name: str) -> int | None:
 
 
 def _shown(value: Any) -> str:
-    return value[:MAX_SHOWN] if isinstance(value, str) else dump_text(value)[:MAX_SHOWN]
+    return value[:MAX_SHOWN] if isinstance(value, str) else excerpt(value, MAX_SHOWN)

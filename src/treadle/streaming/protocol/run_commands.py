@@ -10,7 +10,7 @@ from msgspec import UNSET
 from treadle.errors import Invalid
 from treadle.runs.answering import NoInterruptedRun
 from treadle.runs.models import CommandRun, MultitaskStrategy, RunConfig
-from treadle.serialization import dump_text
+from treadle.serialization import excerpt
 from treadle.streaming.log import EventHub
 from treadle.streaming.protocol.tree import last_tree
 
@@ -25,7 +25,6 @@ MODES = ["values", "updates", "messages", "tools", "lifecycle", "custom", "tasks
 
 MARK = "__event_streaming_v2"
 STRATEGIES = get_args(MultitaskStrategy)
-MAX_SHOWN = 200
 
 
 class RunCommands:
@@ -56,7 +55,7 @@ class RunCommands:
             key: params[key] for key in ("update", "goto") if params.get(key) is not None
         }
         if "update" in command and not isinstance(command["update"], dict):
-            raise Invalid(f"update must be an object, not {_shown(command['update'])}")
+            raise Invalid(f"update must be an object, not {excerpt(command['update'])}")
         assistant_id = await self._runs.assistant_of(context.caller, context.thread_id)
         if assistant_id is None:
             raise NoInterruptedRun("No interrupted run is bound to this thread.")
@@ -91,7 +90,7 @@ class RunCommands:
 def _body(params: Json, assistant_id: str, **fields: Any) -> CommandRun:
     metadata = params.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise Invalid(f"metadata must be an object, not {_shown(metadata)}")
+        raise Invalid(f"metadata must be an object, not {excerpt(metadata)}")
     return CommandRun(
         assistant_id=assistant_id,
         config=_config(params.get("config")),
@@ -108,7 +107,7 @@ def _config(given: Any) -> RunConfig:
     if given is None:
         given = {}
     if not isinstance(given, dict):
-        raise Invalid(f"config must be an object, not {_shown(given)}")
+        raise Invalid(f"config must be an object, not {excerpt(given)}")
     fields = {key: value for key, value in cast("Json", given).items() if value is not None}
     try:
         config = msgspec.convert(fields, RunConfig)
@@ -141,7 +140,3 @@ def _answers(params: Json) -> Json:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _shown(value: Any) -> str:
-    return dump_text(value)[:MAX_SHOWN]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from treadle.errors import Conflict, Invalid, NotFound, Refused
 from treadle.ids import parse_id
 from treadle.runs.answering import NoInterruptedRun
-from treadle.serialization import dump_text
+from treadle.serialization import excerpt
 from treadle.streaming.protocol.envelope import SEPARATOR
 from treadle.threads.models import StateUpdate
 
@@ -43,7 +43,7 @@ class StateCommands:
         namespace = _namespace(params)
         keys = params.get("keys")
         if keys is not None and not _are_strings(keys):
-            raise Invalid(f"keys must be an array of strings, not {dump_text(keys)[:200]}")
+            raise Invalid(f"keys must be an array of strings, not {excerpt(keys)}")
         await self._check_thread(context)
         try:
             state = await self._states.get(
@@ -115,7 +115,7 @@ def _namespace(params: Json) -> str:
     """The namespace that a command is for, as langgraph writes it."""
     namespace = params.get("namespace") or []
     if not _are_strings(namespace):
-        raise Invalid(f"namespace must be an array of strings, not {dump_text(namespace)[:200]}")
+        raise Invalid(f"namespace must be an array of strings, not {excerpt(namespace)}")
     return SEPARATOR.join(namespace)
 
 
@@ -123,7 +123,7 @@ def _checkpoint_id(before: Any) -> str | None:
     try:
         return None if before is None else parse_id(before, "checkpoint")
     except Invalid:
-        shown = dump_text(before)[:200]
+        shown = excerpt(before)
         raise Invalid(f"before must be the id of a checkpoint, not {shown}") from None
 
 
@@ -137,7 +137,7 @@ def _message(message: Any) -> Json:
     if role not in ROLES or not isinstance(content, str):
         raise Invalid(
             "input.inject requires a message with a role (user or system) and a content that is"
-            f" a string, not {dump_text(message)[:200]}"
+            f" a string, not {excerpt(message)}"
         )
     name = fields.get("name")
     return {"role": role, "content": content, **({"name": name} if name else {})}
